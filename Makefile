@@ -1,0 +1,45 @@
+# Every target starts from `make setup`: a fresh clone needs Python 3.11 and make, nothing else.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+AGENT := .venv-agent
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help setup demo test lint coverage bench clean
+
+help:  ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.done $(AGENT)/.done  ## create .venv (project) and .venv-agent (Datadog's test agent)
+
+# uv comes from pip, into the environment itself. Pins are name==version lines: see .ci/constraints.txt.
+$(VENV)/.done: setup.cfg pyproject.toml .ci/constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11, or run make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@echo "installing the project and its pinned dependencies into $(VENV) ..."
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint .ci/constraints.txt --editable '.[dev]'
+	@touch $@
+
+# The test agent pins opentelemetry-proto<1.37 and so lives apart.
+$(AGENT)/.done: $(VENV)/.done .ci/constraints-agent.txt
+	@$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(AGENT)
+	@$(BIN)/uv pip install --quiet --python $(AGENT)/bin/python --requirement .ci/constraints-agent.txt
+	@touch $@
+
+demo: setup  ## train and score a real model on a real Airflow; SERVE=1 leaves it running
+	@$(BIN)/python -m tests.live.demo $(if $(SERVE),--serve)
+
+test: setup  ## all tests, a real Airflow included
+	@$(BIN)/python -m tests.run
+
+lint: setup  ## format, lint, types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+bench: setup  ## what observing costs, on a real Airflow; writes docs/benchmarks.md
+	@$(BIN)/python -m tests.live.bench
+
+clean:  ## remove what setup made
+	rm -rf $(VENV) $(AGENT)
