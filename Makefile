@@ -16,7 +16,7 @@ setup: $(VENV)/.done $(AGENT)/.done  ## create .venv (project) and .venv-agent (
 $(VENV)/.done: setup.cfg pyproject.toml .ci/constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11, or run make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt uv
 	@echo "installing the project and its pinned dependencies into $(VENV) ..."
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint .ci/constraints.txt --editable '.[dev]'
 	@touch $@

@@ -1,0 +1,1 @@
+"""The Airflow adapter. Airflow versions differ in `compat`, and nowhere else."""

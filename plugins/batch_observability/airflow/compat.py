@@ -1,0 +1,156 @@
+"""
+What differs between Airflow versions, or is Airflow's inside: one place to look when a release changes it.
+
+Checked against Airflow 3.3.2 (task SDK 1.3.2). All imports of Airflow sit in the functions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from batch_observability import config
+from batch_observability.guard import log
+from batch_observability.ids import TraceParent, derive_trace_id, parse_traceparent
+
+
+def settings() -> config.Settings:
+    """Return our settings, from the environment and airflow.cfg; what is wrong is logged and has its default."""
+    from airflow.sdk.configuration import conf
+
+    return config.load(
+        section=lambda key: conf.get(config.SECTION, key, fallback=None),
+        on_error=lambda error: log.warning("%s; the default is used", error),
+    )
+
+
+def airflow_tracing() -> bool:
+    """Whether Airflow sends spans of its own."""
+    from airflow.sdk.configuration import conf
+
+    return bool(conf.getboolean("traces", "otel_on", fallback=False))
+
+
+def redact(text: str) -> str:
+    """Mask what Airflow's secrets masker knows."""
+    from airflow.sdk.log import redact as mask
+
+    return str(mask(text))
+
+
+def is_task_process_object(task_instance: object) -> bool:
+    """Whether a hook's task instance is that of the process that runs it, and not a row of the database."""
+    return type(task_instance).__name__ == "RuntimeTaskInstance"
+
+
+def will_retry(task_instance: Any) -> bool:
+    """Whether a failed try will be followed by another one."""
+    state = task_instance.state
+    return str(getattr(state, "value", state)) == "up_for_retry"
+
+
+def is_resumed(task_instance: Any) -> bool:
+    """Whether this process goes on with a try that was deferred or rescheduled."""
+    server = task_instance._ti_context_from_server  # noqa: SLF001  (nowhere else to be seen)
+    return bool(server and (server.next_method or server.task_reschedule_count))
+
+
+def run_after(task_instance: Any) -> datetime | None:
+    """Return when the DAG run was due."""
+    server = task_instance._ti_context_from_server  # noqa: SLF001
+    return server.dag_run.run_after if server else None
+
+
+def was_cleared(task_instance: Any) -> bool:
+    """Whether the DAG run was cleared: the try before this one may be in another trace."""
+    server = task_instance._ti_context_from_server  # noqa: SLF001
+    return bool(server and server.dag_run.clear_number)
+
+
+def in_process(task_instance: Any) -> bool:
+    """Whether the task runs in the process that also schedules it: `dag.test()`."""
+    return not task_instance.context_carrier
+
+
+def trace_parent(task_instance: Any) -> TraceParent:
+    """
+    Return the place in Airflow's trace that a task instance has.
+
+    `dag.test()` gives its task instances no carrier; there the DAG run's is read from the database that this process
+    uses anyway. Failing that, the trace id derives from the DAG run, so that its tasks are in one trace.
+    """
+    carrier = task_instance.context_carrier or {}
+    found = parse_traceparent(carrier.get("traceparent")) or _trace_parent_from_database(task_instance)
+    if found:
+        return found
+    trace_id = derive_trace_id("airflow.dag_run", task_instance.dag_id, task_instance.run_id)
+    return TraceParent(trace_id, 0)
+
+
+def _trace_parent_from_database(task_instance: Any) -> TraceParent | None:
+    if not in_process(task_instance):
+        return None
+    try:
+        from airflow.models.dagrun import DagRun
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
+
+        wanted = select(DagRun.context_carrier).where(
+            DagRun.dag_id == task_instance.dag_id, DagRun.run_id == task_instance.run_id
+        )
+        with create_session(scoped=False) as session:
+            carrier = session.scalar(wanted) or {}
+    except Exception as error:
+        log.debug("the DAG run's trace cannot be read: %s", error)
+        return None
+    return parse_traceparent(carrier.get("traceparent"))
+
+
+def recording_worker_span() -> int | None:
+    """Return the id of Airflow's `worker.<task>` span, if that is current and will be sent."""
+    from opentelemetry import trace
+
+    span = trace.get_current_span()
+    name = getattr(span, "name", "")
+    if not span.is_recording() or not name.startswith("worker."):
+        return None
+    return int(span.get_span_context().span_id)
+
+
+def is_sampled(task_instance: Any) -> bool:
+    """Whether Airflow's own spans of this DAG run are kept."""
+    carrier = task_instance.context_carrier or {}
+    return str(carrier.get("traceparent", "-01")).endswith("-01")
+
+
+def database_url() -> str:
+    """Return the URL of Airflow's database, with its password: never to be logged or put on a command line."""
+    from airflow import settings as airflow_settings
+
+    return str(airflow_settings.engine.url.render_as_string(hide_password=False))
+
+
+def is_kubernetes_pod() -> bool:
+    """Whether this process's container ends with the task (set by Airflow's KubernetesExecutor)."""
+    return os.environ.get("AIRFLOW_IS_K8S_EXECUTOR_POD", "").lower() == "true"
+
+
+def register_policy(policy: object) -> None:
+    """Make sure that our cluster policy is called, also where no entry point says so (plugins folder)."""
+    from airflow.settings import get_policy_plugin_manager
+
+    manager = get_policy_plugin_manager()
+    if not manager.is_registered(policy):
+        manager.register(policy)
+
+
+def register_task_decorator(name: str, decorator: Callable[..., Any]) -> None:
+    """Make `@task.<name>` work where no entry point says so (plugins folder)."""
+    from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
+
+    decorators = ProvidersManagerTaskRuntime().taskflow_decorators
+    if name not in decorators:
+        # Its values are called when they are first asked for.
+        decorators[name] = lambda: decorator

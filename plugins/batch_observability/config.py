@@ -1,0 +1,165 @@
+"""
+Settings: one typed record each, with environment variable, default and one line of help.
+
+A setting is read from the environment (`BATCHOBS_*`), else from the section `[batch_observability]` of airflow.cfg,
+else it has its default. Standard `DD_*` and `OTEL_*` variables keep their standard meaning and are read where they
+are used, by ddtrace, the DogStatsD client and the OpenTelemetry SDK.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+PREFIX = "BATCHOBS_"
+SECTION = "batch_observability"
+TARGETS = ("datadog", "otlp", "spool")
+
+
+class ConfigError(ValueError):
+    """A setting has a value that cannot be used. The message is one line for the user."""
+
+
+def _boolean(text: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    if text.lower() not in words:
+        raise ValueError("write true or false")
+    return words[text.lower()]
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("write a number of seconds, for example 2.5") from None
+    if not 0 < value < 86400:  # noqa: PLR2004  (a day)
+        raise ValueError("write a number of seconds between 0 and 86400, for example 2.5")
+    return value
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError("write a whole number, 1 or more")
+    return int(text)
+
+
+def _targets(text: str) -> tuple[str, ...]:
+    chosen = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    if chosen == ("auto",):
+        return ()
+    for name in chosen:
+        if name not in TARGETS:
+            raise ValueError(f"{name!r} is no target: write a comma separated list of {', '.join(TARGETS)}, or auto")
+    return tuple(dict.fromkeys(chosen))
+
+
+def _wait(text: str) -> str:
+    if text.lower() not in ("auto", "always", "never"):
+        raise ValueError("write auto, always or never")
+    return text.lower()
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("it is empty: write a value, or unset it")
+    return text.strip()
+
+
+def _setting(default: Any, parse: Callable[[str], Any], text: str) -> Any:
+    return field(default=default, metadata={"parse": parse, "help": text})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings. Field `x_y` is `BATCHOBS_X_Y` in the environment and `x_y` in airflow.cfg."""
+
+    export: tuple[str, ...] = _setting(
+        (), _targets, "where signals go: datadog, otlp, spool, comma separated; auto: what is configured or answers"
+    )
+    state_dir: str = _setting("", _text, "folder of spool, log and state; default: under AIRFLOW_HOME, or ~/.local/state")
+    airflow_service: str = _setting("airflow", _text, "service of the DAG-run and task spans")
+    dag_run_spans: bool = _setting(
+        default=True, parse=_boolean, text="emit DAG-run and task spans where Airflow's own tracing is off"
+    )
+    wait_at_end: str = _setting(
+        "auto", _wait, "wait at the end of a task until all is sent or on disk: auto (in Kubernetes pods), always, never"
+    )
+    wait_timeout: float = _setting(2.0, _seconds, "seconds that such a wait may last")
+    export_timeout: float = _setting(30.0, _seconds, "seconds that one target may take for one run's signals")
+    sample_interval: float = _setting(1.0, _seconds, "seconds between two looks at memory and CPU")
+    max_stages: int = _setting(1000, _positive, "stages that one run may record; more are counted as dropped")
+    spool_max_mb: int = _setting(256, _positive, "megabytes that may wait in the spool; the oldest go first")
+
+    @property
+    def state_path(self) -> Path:
+        """Folder of spool, log and state."""
+        if self.state_dir:
+            return Path(self.state_dir).expanduser()
+        airflow_home = Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser()
+        if os.environ.get("AIRFLOW_HOME") or airflow_home.is_dir():
+            return airflow_home / "batch_observability"
+        base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+        return Path(base).expanduser() / "batch_observability"
+
+    def as_frame(self) -> dict[str, Any]:
+        """As plain values, for the sidecar."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_frame(cls, values: Mapping[str, Any]) -> Settings:
+        """As `as_frame` wrote them."""
+        return cls(**{**values, "export": tuple(values["export"])})
+
+
+def load(
+    environ: Mapping[str, str] | None = None,
+    section: Callable[[str], str | None] | None = None,
+    on_error: Callable[[ConfigError], None] | None = None,
+) -> Settings:
+    """
+    Read all settings.
+
+    Args:
+        environ: environment variables; default: those of this process.
+        section: looks up a key in airflow.cfg's `[batch_observability]`; None where there is no Airflow.
+        on_error: is told what is wrong; the setting then has its default.
+
+    Raises:
+        ConfigError: naming the setting, the value and the remedy, without `on_error`.
+    """
+    environ = os.environ if environ is None else environ
+    values = {}
+    for f in fields(Settings):
+        name, text = PREFIX + f.name.upper(), environ.get(PREFIX + f.name.upper())
+        if text is None and section is not None:
+            name, text = f"[{SECTION}] {f.name}", section(f.name)
+        if text is None:
+            continue
+        try:
+            values[f.name] = f.metadata["parse"](text)
+        except ValueError as error:
+            problem = ConfigError(f"setting {name} is {text!r}: {error}")
+            if on_error is None:
+                raise problem from None
+            on_error(problem)
+    return Settings(**values)
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Names that look like settings of ours and are none: probably misspelt."""
+    known = {PREFIX + f.name.upper() for f in fields(Settings)}
+    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+
+
+def environment() -> str:
+    """Return the deployment environment by the standard variables, or ""."""
+    if env := os.environ.get("DD_ENV"):
+        return env
+    pairs = dict(
+        part.split("=", 1) for part in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",") if "=" in part
+    )
+    pairs = {key.strip(): value.strip() for key, value in pairs.items()}
+    return pairs.get("deployment.environment.name") or pairs.get("deployment.environment") or ""

@@ -1,0 +1,1 @@
+"""Signals to the outside: Datadog, OTLP, or the spool."""

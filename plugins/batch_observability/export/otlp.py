@@ -1,0 +1,185 @@
+"""
+Signals by OTLP to any OpenTelemetry backend, with the SDK's exporters and the standard `OTEL_*` variables.
+
+HTTP is the default; `OTEL_EXPORTER_OTLP_PROTOCOL=grpc`, or port 4317, is served where that exporter is installed (it
+comes with Airflow). Metrics are deltas: each run is a process of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from batch_observability import schema
+from batch_observability._version import __version__
+from batch_observability.export.otlp_json import SEVERITIES, resource_attributes, span_attributes
+from batch_observability.export.signals import LOGS, METRICS, TRACES, Batch, LogRecord, Span
+from batch_observability.export.target import ExportError, otlp_endpoint
+from batch_observability.schema import MetricType
+
+_SCOPE = "batch_observability"
+_GRPC_PORT = 4317
+
+
+class OtlpTarget:
+    """
+    An OTLP endpoint for each signal that has one.
+
+    Args:
+        environ: the standard `OTEL_*` variables.
+    """
+
+    name = "otlp"
+    signals = frozenset({TRACES, METRICS, LOGS})
+
+    def __init__(self, environ: MutableMapping[str, str]) -> None:
+        self._environ = environ
+        self._exporters: dict[str, Any] = {}
+
+    def send(self, batch: Batch) -> None:
+        """Send each signal that the batch holds and that has an endpoint."""
+        senders: dict[str, tuple[Callable[[Batch, Any], Any], Any]] = {
+            TRACES: (_spans, batch.spans),
+            METRICS: (_metrics, batch.points),
+            LOGS: (_logs, batch.logs),
+        }
+        failed = {}
+        for signal, (convert, wanted) in senders.items():
+            if not wanted or not otlp_endpoint(self._environ, signal.upper()):
+                continue
+            with _complaints() as complaints:
+                result = self._exporter(signal).export(convert(batch, _resources()))
+            if result.name != "SUCCESS":
+                failed[signal] = complaints[-1] if complaints else result.name
+        if failed:
+            details = "; ".join(f"{signal}: {reason}" for signal, reason in failed.items())
+            raise ExportError(f"the OTLP endpoint did not take {details}", frozenset(failed))
+
+    def _exporter(self, signal: str) -> Any:
+        if signal not in self._exporters:
+            protocol = _protocol(self._environ, signal.upper())
+            module, name = {
+                TRACES: ("trace_exporter", "OTLPSpanExporter"),
+                METRICS: ("metric_exporter", "OTLPMetricExporter"),
+                LOGS: ("_log_exporter", "OTLPLogExporter"),
+            }[signal]
+            package = importlib.import_module(f"opentelemetry.exporter.otlp.proto.{protocol}.{module}")
+            self._exporters[signal] = getattr(package, name)()
+        return self._exporters[signal]
+
+
+def _protocol(environ: MutableMapping[str, str], signal: str) -> str:
+    said = environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+    if said:
+        return "grpc" if said == "grpc" else "http"
+    return "grpc" if urlsplit(otlp_endpoint(environ, signal)).port == _GRPC_PORT else "http"
+
+
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """Collect what the exporters log: it says why an export failed, which their result does not."""
+    found: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record.getMessage())
+
+    logger = logging.getLogger("opentelemetry.exporter")
+    handler = Collect(level=logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
+
+
+def _resources() -> Callable[[str, str, str], Any]:
+    """Make resources as the SDK does, so that `OTEL_RESOURCE_ATTRIBUTES` is heeded."""
+    from opentelemetry.sdk.resources import Resource
+
+    return lambda service, version, env: Resource.create(resource_attributes(service, version, env))
+
+
+def _spans(batch: Batch, resource_of: Callable[[str, str, str], Any]) -> list[Any]:
+    from opentelemetry.sdk.trace import Event, ReadableSpan
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+    from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+    def context(trace_id: int, span_id: int) -> Any:
+        return SpanContext(trace_id, span_id, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+
+    def convert(span: Span) -> Any:
+        return ReadableSpan(
+            name=span.operation,
+            context=context(span.trace_id, span.span_id),
+            parent=context(span.trace_id, span.parent_id) if span.parent_id else None,
+            resource=resource_of(span.service, span.version, batch.env),
+            attributes=span_attributes(span),
+            events=[Event(event.name, event.attributes, event.time_ns) for event in span.events],
+            links=[Link(context(*link)) for link in span.links],
+            kind=SpanKind.CONSUMER if span.measured else SpanKind.INTERNAL,
+            status=Status(StatusCode.ERROR, span.error.message) if span.error else Status(),
+            start_time=span.start_ns,
+            end_time=span.end_ns,
+            instrumentation_scope=InstrumentationScope(_SCOPE, __version__),
+        )
+
+    return [convert(span) for span in batch.spans]
+
+
+def _metrics(batch: Batch, resource_of: Callable[[str, str, str], Any]) -> Any:
+    from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
+    from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
+    from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
+
+    reader = InMemoryMetricReader(
+        preferred_temporality={Counter: AggregationTemporality.DELTA, Histogram: AggregationTemporality.DELTA},
+        # The default buckets, up to 10,000, fit milliseconds and not seconds, bytes and rows.
+        preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation()},
+    )
+    provider = MeterProvider([reader], resource_of(batch.service, batch.version, batch.env), shutdown_on_exit=False)
+    meter = provider.get_meter(_SCOPE, __version__)
+    makers = {
+        MetricType.COUNT: (meter.create_counter, "add"),
+        MetricType.GAUGE: (meter.create_gauge, "set"),
+        MetricType.DISTRIBUTION: (meter.create_histogram, "record"),
+    }
+    instruments: dict[schema.Metric, Any] = {}
+    for point in batch.points:
+        metric = point.metric
+        make, verb = makers[metric.type]
+        if metric not in instruments:
+            instruments[metric] = make(metric.name, unit=metric.unit, description=metric.description)
+        getattr(instruments[metric], verb)(point.value, point.tags)
+    data = reader.get_metrics_data()
+    provider.shutdown()
+    return data
+
+
+def _logs(batch: Batch, resource_of: Callable[[str, str, str], Any]) -> list[Any]:
+    from opentelemetry._logs import LogRecord as ApiRecord
+    from opentelemetry._logs import SeverityNumber
+    from opentelemetry.sdk._logs import ReadableLogRecord
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+    from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+
+    resource = resource_of(batch.service, batch.version, batch.env)
+
+    def convert(record: LogRecord) -> Any:
+        span = SpanContext(record.trace_id, record.span_id, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+        api_record = ApiRecord(
+            timestamp=record.time_ns,
+            observed_timestamp=record.time_ns,
+            context=set_span_in_context(NonRecordingSpan(span)),
+            severity_number=SeverityNumber(SEVERITIES[record.level]),
+            severity_text=record.level.upper(),
+            body=record.event,
+            attributes=record.attributes,
+        )
+        return ReadableLogRecord(api_record, resource, InstrumentationScope(_SCOPE, __version__))
+
+    return [convert(record) for record in batch.logs]

@@ -1,0 +1,181 @@
+"""
+Signals in the OTLP/JSON encoding, which an OpenTelemetry Collector's `otlpjsonfile` receiver reads.
+
+Format: https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding (ids in hex, 64-bit integers as strings).
+Standard library only: this is what the spool holds when nothing else is installed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from batch_observability import schema
+from batch_observability._version import __version__
+from batch_observability.export.signals import (
+    EVENTS,
+    LOGS,
+    METRICS,
+    TRACES,
+    Attribute,
+    Batch,
+    Event,
+    LogRecord,
+    Point,
+    Span,
+    host_name,
+)
+from batch_observability.ids import hex_span_id, hex_trace_id
+from batch_observability.schema import MetricType
+
+Json = dict[str, Any]
+
+SCOPE = {"name": "batch_observability", "version": __version__}
+SEVERITIES = {"debug": 5, "info": 9, "warning": 13, "error": 17, "critical": 21}
+_KIND_INTERNAL, _KIND_CONSUMER = 1, 5
+_DELTA = 1
+
+
+def encode(batch: Batch, now_ns: int) -> dict[str, Json]:
+    """
+    Encode a batch.
+
+    Returns:
+        Up to four OTLP/JSON documents by signal: `traces`, `metrics`, `logs`, and `events` as log records.
+    """
+    documents: dict[str, Json] = {}
+    if batch.spans:
+        by_service: dict[tuple[str, str], list[Span]] = defaultdict(list)
+        for span in batch.spans:
+            by_service[span.service, span.version].append(span)
+        documents[TRACES] = {
+            "resourceSpans": [
+                {
+                    "resource": _resource(service, version, batch.env),
+                    "scopeSpans": [{"scope": SCOPE, "spans": [_span(span) for span in spans]}],
+                }
+                for (service, version), spans in by_service.items()
+            ]
+        }
+    resource = _resource(batch.service, batch.version, batch.env)
+    if batch.points:
+        metrics = [_metric(point, now_ns) for point in batch.points]
+        documents[METRICS] = {
+            "resourceMetrics": [{"resource": resource, "scopeMetrics": [{"scope": SCOPE, "metrics": metrics}]}]
+        }
+    records = {
+        LOGS: [_record(record) for record in batch.logs],
+        EVENTS: [_event_record(event) for event in batch.events],
+    }
+    for signal, entries in records.items():
+        if entries:
+            documents[signal] = {
+                "resourceLogs": [{"resource": resource, "scopeLogs": [{"scope": SCOPE, "logRecords": entries}]}]
+            }
+    return documents
+
+
+def _resource(service: str, version: str, env: str) -> Json:
+    return {"attributes": _attributes(resource_attributes(service, version, env))}
+
+
+def resource_attributes(service: str, version: str, env: str) -> dict[str, Attribute]:
+    """Resource attributes by OpenTelemetry's names; empty ones are left out."""
+    attributes = {
+        "service.name": service,
+        "service.version": version,
+        "deployment.environment.name": env,
+        "host.name": host_name(),
+    }
+    return {name: value for name, value in attributes.items() if value}
+
+
+def span_attributes(span: Span) -> dict[str, Attribute]:
+    """Attributes of a span with those that make Datadog's OTLP intake see what ddtrace would have sent."""
+    attributes = {**span.all_attributes(), "operation.name": span.operation, "resource.name": span.resource}
+    if span.measured:
+        attributes |= {"span.type": schema.SPAN_TYPE, "_dd.measured": 1}
+    return attributes
+
+
+def _value(value: Any) -> Json:
+    if isinstance(value, bool):
+        return {"boolValue": value}
+    if isinstance(value, int):
+        return {"intValue": str(value)}
+    if isinstance(value, float):
+        return {"doubleValue": value}
+    if isinstance(value, dict):
+        return {"kvlistValue": {"values": _attributes(value)}}
+    return {"stringValue": str(value)}
+
+
+def _attributes(attributes: dict[str, Any]) -> list[Json]:
+    return [{"key": key, "value": _value(value)} for key, value in attributes.items()]
+
+
+def _span(span: Span) -> Json:
+    document: Json = {
+        "traceId": hex_trace_id(span.trace_id),
+        "spanId": hex_span_id(span.span_id),
+        "name": span.operation,
+        "kind": _KIND_CONSUMER if span.measured else _KIND_INTERNAL,
+        "startTimeUnixNano": str(span.start_ns),
+        "endTimeUnixNano": str(span.end_ns),
+        "attributes": _attributes(span_attributes(span)),
+        "status": {"code": 2, "message": span.error.message} if span.error else {},
+        "flags": 1,
+    }
+    if span.parent_id:
+        document["parentSpanId"] = hex_span_id(span.parent_id)
+    if span.events:
+        document["events"] = [
+            {"timeUnixNano": str(event.time_ns), "name": event.name, "attributes": _attributes(event.attributes)}
+            for event in span.events
+        ]
+    if span.links:
+        document["links"] = [
+            {"traceId": hex_trace_id(trace_id), "spanId": hex_span_id(span_id)} for trace_id, span_id in span.links
+        ]
+    return document
+
+
+def _metric(point: Point, now_ns: int) -> Json:
+    metric = point.metric
+    stamp = {"attributes": _attributes(dict(point.tags)), "startTimeUnixNano": str(now_ns), "timeUnixNano": str(now_ns)}
+    document: Json = {"name": metric.name, "unit": metric.unit, "description": metric.description}
+    if metric.type is MetricType.COUNT:
+        data = {"dataPoints": [{**stamp, "asDouble": float(point.value)}]}
+        document["sum"] = {**data, "aggregationTemporality": _DELTA, "isMonotonic": True}
+    elif metric.type is MetricType.GAUGE:
+        document["gauge"] = {"dataPoints": [{**stamp, "asDouble": float(point.value)}]}
+    else:
+        value = float(point.value)
+        data_point = {**stamp, "count": "1", "sum": value, "min": value, "max": value, "bucketCounts": ["1"]}
+        document["histogram"] = {"dataPoints": [data_point], "aggregationTemporality": _DELTA}
+    return document
+
+
+def _record(record: LogRecord) -> Json:
+    return {
+        "timeUnixNano": str(record.time_ns),
+        "observedTimeUnixNano": str(record.time_ns),
+        "severityNumber": SEVERITIES[record.level],
+        "severityText": record.level.upper(),
+        "body": {"stringValue": record.event},
+        "attributes": _attributes(record.attributes),
+        "traceId": hex_trace_id(record.trace_id),
+        "spanId": hex_span_id(record.span_id),
+    }
+
+
+def _event_record(event: Event) -> Json:
+    level = "error" if event.alert_type == "error" else "info"
+    return {
+        "timeUnixNano": str(event.time_ns),
+        "observedTimeUnixNano": str(event.time_ns),
+        "severityNumber": SEVERITIES[level],
+        "severityText": level.upper(),
+        "body": {"stringValue": f"{event.title}\n{event.text}"},
+        "attributes": _attributes({"aggregation_key": event.aggregation_key, **event.tags}),
+    }

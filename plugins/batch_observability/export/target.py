@@ -1,0 +1,163 @@
+"""
+What every target is, and how one is chosen: by `BATCHOBS_EXPORT`, or by what is configured or answers.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from batch_observability.config import Settings
+from batch_observability.export.signals import Batch
+
+AGENT_ADDRESS = ("127.0.0.1", 8126)
+AGENT_SOCKET = Path("/var/run/datadog/apm.socket")
+_OTLP_SIGNALS = ("TRACES", "METRICS", "LOGS")
+INSTALL = "pip install 'airflow-batch-observability[{extra}]'"
+
+
+class ExportError(Exception):
+    """
+    A target did not take all of a batch.
+
+    Args:
+        message: one line: what happened and what to do.
+        signals: the signals that it did not take.
+    """
+
+    def __init__(self, message: str, signals: frozenset[str]) -> None:
+        super().__init__(message)
+        self.signals = signals
+
+
+class Target(Protocol):
+    """Somewhere that signals go."""
+
+    name: str
+    signals: frozenset[str]
+
+    def send(self, batch: Batch) -> None:
+        """
+        Send a batch; it has arrived when this returns.
+
+        Raises:
+            ExportError: naming the signals that were not taken.
+        """
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The targets by name, and a line for each of the two backends and the outcome that says why."""
+
+    targets: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+def choose(settings: Settings, environ: Mapping[str, str], *, airflow_tracing: bool = False) -> Choice:
+    """
+    Choose targets.
+
+    Args:
+        settings: `export` wins over everything else.
+        environ: the standard `DD_*` and `OTEL_*` variables.
+        airflow_tracing: Airflow sends spans of its own to the OTLP endpoint.
+    """
+    if settings.export:
+        return Choice(settings.export, (f"BATCHOBS_EXPORT is {','.join(settings.export)}",))
+    datadog, datadog_reason = _datadog(environ)
+    otlp, otlp_reason = _otlp(environ)
+    if datadog and otlp and airflow_tracing and _same_host(environ):
+        # The endpoint is the Agent's own OTLP intake: sending both ways would double every span in one backend.
+        datadog = False
+        datadog_reason = "Airflow's own tracing goes to this Agent by OTLP, and so does ours"
+    targets = tuple(name for name, chosen in (("datadog", datadog), ("otlp", otlp)) if chosen)
+    reasons = (f"datadog: {datadog_reason}", f"otlp: {otlp_reason}")
+    if not targets:
+        return Choice(("spool",), (*reasons, "spool: no backend is configured"))
+    return Choice(targets, reasons)
+
+
+def installed(target: str) -> bool:
+    """Whether the packages that a target needs are installed."""
+    needed = {"datadog": ("ddtrace", "datadog"), "otlp": ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")}
+    try:
+        return all(importlib.util.find_spec(module) for module in needed.get(target, ()))
+    except ModuleNotFoundError:
+        return False
+
+
+def otlp_endpoint(environ: Mapping[str, str], signal: str) -> str:
+    """Return the endpoint variable's value that a signal (`TRACES`, `METRICS`, `LOGS`) goes to, or ""."""
+    if environ.get(f"OTEL_{signal}_EXPORTER", "").strip().lower() == "none":
+        return ""
+    return environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+
+
+def _datadog(environ: Mapping[str, str]) -> tuple[bool, str]:
+    variable = next((name for name in ("DD_TRACE_AGENT_URL", "DD_AGENT_HOST") if environ.get(name)), None)
+    if variable:
+        reason = f"{variable} is {environ[variable]}"
+    elif AGENT_SOCKET.is_socket():
+        reason = f"an Agent listens on {AGENT_SOCKET}"
+    elif _agent_answers():
+        reason = "an Agent answers on {}:{}".format(*AGENT_ADDRESS)
+    else:
+        return False, "DD_TRACE_AGENT_URL and DD_AGENT_HOST are not set, and no Agent answers on {}:{}".format(
+            *AGENT_ADDRESS
+        )
+    if not installed("datadog"):
+        return False, f"{reason}, but ddtrace is missing: {INSTALL.format(extra='datadog')}"
+    return True, reason
+
+
+def _otlp(environ: Mapping[str, str]) -> tuple[bool, str]:
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False, "OTEL_SDK_DISABLED is true"
+    endpoints = [endpoint for signal in _OTLP_SIGNALS if (endpoint := otlp_endpoint(environ, signal))]
+    if not endpoints:
+        return False, "OTEL_EXPORTER_OTLP_ENDPOINT is not set"
+    if not installed("otlp"):
+        return False, f"an endpoint is set, but the exporter is missing: {INSTALL.format(extra='otlp')}"
+    return True, f"the endpoint is {endpoints[0]}"
+
+
+def _same_host(environ: Mapping[str, str]) -> bool:
+    agent_url = environ.get("DD_TRACE_AGENT_URL")
+    agent = urlsplit(agent_url).hostname if agent_url else environ.get("DD_AGENT_HOST", AGENT_ADDRESS[0])
+    local = {"localhost", "127.0.0.1", "::1", None}
+    collector = urlsplit(otlp_endpoint(environ, "TRACES")).hostname
+    return agent == collector or {agent, collector} <= local
+
+
+def _agent_answers() -> bool:
+    import http.client
+
+    connection = http.client.HTTPConnection(*AGENT_ADDRESS, timeout=0.5)
+    try:
+        connection.request("GET", "/info")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def make_target(name: str) -> Target:
+    """
+    Make a target; this imports what it needs.
+
+    Raises:
+        ImportError: if the packages of the target are missing.
+    """
+    if name == "datadog":
+        from batch_observability.export.datadog import DatadogTarget
+
+        return DatadogTarget(os.environ)
+    from batch_observability.export.otlp import OtlpTarget
+
+    return OtlpTarget(os.environ)

@@ -1,0 +1,294 @@
+"""
+What user code touches: the current run, its stages, rows, measurements and events. Standard library only.
+
+Outside of an observed run `current_run()` is inert: the same calls do nothing, so the same code runs in a notebook
+or a unit test.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field
+from types import TracebackType
+from typing import Any
+
+from batch_observability import schema
+from batch_observability.channel import Channel, Frame
+from batch_observability.guard import guarded
+from batch_observability.ids import derive_span_id, hex_trace_id
+
+_MAX_TEXT = 4000
+_MAX_STACK = 12000
+
+_stage: ContextVar[Stage | None] = ContextVar("batch_model_stage", default=None)
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """
+    All that is known of a run when it starts.
+
+    Attributes:
+        run_id: Airflow's task instance id, or a UUID.
+        source: `airflow` or `cron`.
+        resource: what the run span is a run of, `<dag_id>.<task_id>` or `<job>`.
+        model: name, version, service, owner, tier and objectives of the model, as text.
+        tags: the tags of the source: `dag_id` and `task_id`, or `job`.
+        trace_id, span_id: of the run span.
+        parent_id: span it hangs under, None for a root.
+        orphan_parent_id: the same if the process is killed and its own spans are lost with it.
+        linked_spans: (trace id, span id) pairs of runs that this one follows.
+        attributes: further attributes of the run span, and fields of its log records.
+        start_ns: Unix time in nanoseconds.
+        due_ns: when the run was due, None if that is not known or not to be measured.
+        resumed: the run was deferred or rescheduled and goes on.
+    """
+
+    run_id: str
+    source: str
+    resource: str
+    model: dict[str, Any]
+    tags: dict[str, str]
+    trace_id: int
+    span_id: int
+    parent_id: int | None = None
+    orphan_parent_id: int | None = None
+    linked_spans: tuple[tuple[int, int], ...] = ()
+    attributes: dict[str, Any] = field(default_factory=dict)
+    start_ns: int = field(default_factory=time.time_ns)
+    due_ns: int | None = None
+    resumed: bool = False
+    env: str = ""
+
+
+@dataclass
+class _Totals:
+    """Rows of one process; absolute, so that a frame that is lost is made up for by the next."""
+
+    read: int = 0
+    written: int = 0
+    rejected: int = 0
+
+
+class Stage:
+    """A named part of a run, a context manager from `Run.stage`. Ends as an error if its block raises."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        self._run = run
+        self.name = name
+        self.span_id = 0
+        self._outer: Stage | None = None
+        self._token: Any = None
+        self._began = 0.0
+        self._ended: float | None = None
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds since the stage began, or that it took."""
+        if not self._began:
+            return 0.0
+        return (self._ended or time.monotonic()) - self._began
+
+    def __enter__(self) -> Stage:
+        self._began = time.monotonic()
+        self._run._enter(self)  # noqa: SLF001  (Run and Stage are one thing in two classes)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._ended = time.monotonic()
+        self._run._exit(self, error)  # noqa: SLF001
+
+
+class Run:
+    """
+    One attempt of one batch model. Get it by `current_run()`; all methods are safe in threads and forked children.
+
+    Without a channel a run is inert.
+    """
+
+    def __init__(
+        self,
+        context: RunContext | None = None,
+        channel: Channel | None = None,
+        redact: Callable[[str], str] = str,
+    ) -> None:
+        self.context = context
+        self._channel = channel
+        self._redact = redact
+        self._lock = threading.Lock()
+        self._totals = _Totals()
+        self._main_stage: Stage | None = None
+        self._stages_begun = 0
+        # Wall clock that cannot run backwards within a run.
+        self._clock_ns = time.time_ns() - time.monotonic_ns()
+        self._fields = log_fields(context) if context else {}
+
+    @property
+    def active(self) -> bool:
+        """Whether somebody is listening."""
+        return self._channel is not None
+
+    @property
+    def run_id(self) -> str:
+        """Airflow's task instance id or the cron run's UUID; "" when inert."""
+        return self.context.run_id if self.context else ""
+
+    @property
+    def trace_id(self) -> str:
+        """The trace, as 32 hex digits; "" when inert."""
+        return hex_trace_id(self.context.trace_id) if self.context else ""
+
+    @property
+    def current_stage(self) -> Stage | None:
+        """The innermost open stage here; in a thread that opened none, the innermost of the main flow."""
+        stage = _stage.get()
+        return stage if stage is not None and stage._run is self else self._main_stage  # noqa: SLF001
+
+    def stage(self, name: str) -> Stage:
+        """Open a stage for a `with` block; stages may nest."""
+        return Stage(self, str(name))
+
+    @guarded(None)
+    def rows(self, *, read: int = 0, written: int = 0, rejected: int = 0) -> None:
+        """Add to the number of rows read, written and rejected."""
+        counts = {"read": int(read), "written": int(written), "rejected": int(rejected)}
+        for name, count in counts.items():
+            if count < 0:
+                raise ValueError(f"rows({name}={count}): a number of rows is 0 or more")
+        with self._lock:
+            for name, count in counts.items():
+                setattr(self._totals, name, getattr(self._totals, name) + count)
+            self._send("rows", pid=os.getpid(), **asdict(self._totals))
+
+    @guarded(None)
+    def measure(self, name: str, value: float, unit: str = "") -> None:
+        """Record a number, such as a score or a drift, under a name that is the same in every run."""
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError(f"measure({name!r}, {value!r}): not a finite number")
+        if not str(name).strip():
+            raise ValueError("measure(): the name is empty")
+        self._send("measure", name=str(name)[:100], value=number, unit=str(unit)[:50])
+
+    @guarded(None)
+    def event(self, text: str) -> None:
+        """Record that something happened, as text, at this moment."""
+        stage = self.current_stage
+        self._send("event", text=self._redact(str(text))[:_MAX_TEXT], stage=stage.span_id if stage else 0)
+
+    def log_fields(self) -> dict[str, Any]:
+        """Fields that make a log line find its trace, at this moment; empty when inert."""
+        stage = self.current_stage
+        if stage is None or not self._fields:
+            return self._fields
+        return {**self._fields, schema.LOG_SPAN_ID: str(stage.span_id), schema.LOG_STAGE: stage.name}
+
+    def _send(self, kind: str, **values: Any) -> None:
+        if self._channel is not None:
+            frame: Frame = {"t": kind, "ts": self._now_ns(), **values}
+            self._channel.send(frame)
+
+    def _now_ns(self) -> int:
+        return self._clock_ns + time.monotonic_ns()
+
+    @guarded(None)
+    def _enter(self, stage: Stage) -> None:
+        if self.context is None:
+            return
+        outer = self.current_stage
+        with self._lock:
+            self._stages_begun += 1
+            number = self._stages_begun
+        stage.span_id = derive_span_id(schema.STAGE, self.context.span_id, self.context.start_ns, os.getpid(), number)
+        stage._outer = self._main_stage  # noqa: SLF001
+        stage._token = _stage.set(stage)  # noqa: SLF001
+        if threading.current_thread() is threading.main_thread():
+            self._main_stage = stage
+        self._send("stage", id=stage.span_id, name=stage.name[:200], parent=outer.span_id if outer else 0)
+
+    @guarded(None)
+    def _exit(self, stage: Stage, error: BaseException | None) -> None:
+        if self.context is None:
+            return
+        if self._main_stage is stage:
+            self._main_stage = stage._outer  # noqa: SLF001
+        try:
+            _stage.reset(stage._token)  # noqa: SLF001
+        except ValueError:
+            # Left in another context than it was entered in (a generator, an asyncio callback).
+            _stage.set(None)
+        self._send("stage_end", id=stage.span_id, error=self.describe(error))
+
+    def describe(self, error: BaseException | str | None) -> dict[str, str] | None:
+        """Type, message and traceback of an error, cut to size and with secrets masked; None for none."""
+        if error is None:
+            return None
+        if isinstance(error, str):
+            return {"type": "Error", "message": self._redact(error)[:_MAX_TEXT], "stack": ""}
+        stack = "".join(traceback.format_exception(error))
+        return {
+            "type": type(error).__qualname__,
+            "message": self._redact(str(error))[:_MAX_TEXT],
+            "stack": self._redact(stack)[-_MAX_STACK:],
+        }
+
+    def _reset_after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._totals = _Totals()
+
+
+def log_fields(context: RunContext) -> dict[str, Any]:
+    """Fields of the log lines of a run, outside of a stage."""
+    model = context.model
+    fields = {
+        schema.LOG_TRACE_ID: hex_trace_id(context.trace_id),
+        schema.LOG_SPAN_ID: str(context.span_id),
+        schema.LOG_SERVICE: model["service"],
+        schema.LOG_ENV: context.env,
+        schema.LOG_VERSION: model["version"],
+        schema.LOG_MODEL_NAME: model["name"],
+        schema.LOG_RUN_ID: context.run_id,
+        **{key: value for key, value in context.attributes.items() if key in schema.LOG_FIELDS},
+    }
+    if schema.DAG_ID in fields:
+        fields[schema.LOG_DD_DAG_ID] = fields[schema.DAG_ID]
+        fields[schema.LOG_DD_RUN_ID] = fields[schema.DAG_RUN_ID]
+        fields[schema.LOG_DD_TASK_ID] = fields[schema.TASK_ID]
+    return {key: value for key, value in fields.items() if value != ""}
+
+
+_INERT = Run()
+_current: Run = _INERT
+
+
+def current_run() -> Run:
+    """Return the run that this process is in; an inert one if it is in none."""
+    return _current
+
+
+def set_current_run(run: Run | None) -> None:
+    """Make a run the one that `current_run()` returns; None for none."""
+    global _current  # noqa: PLW0603  (a process is in one run at a time, in all its threads)
+    _current = run or _INERT
+
+
+def process_usage() -> dict[str, float]:
+    """CPU seconds and peak memory in bytes of this process; CPU with the children that it has waited for."""
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        "cpu_s": own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime,
+        "memory_peak": own.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+    }
+
+
+os.register_at_fork(after_in_child=lambda: _current._reset_after_fork())  # noqa: SLF001

@@ -1,0 +1,34 @@
+"""
+Start of a process of ours: `python -I __main__.py sidecar|helper <socket> [<pidfd>]`.
+
+Isolated, so that neither the environment nor the working directory of the task decides what is imported; the path to
+the package comes from this file.
+"""
+
+import os
+import signal
+import socket
+import sys
+
+
+def main(role: str, descriptor: int, pidfd: int | None = None) -> None:
+    """Observe the run, or help the scheduler, at the other end of a socket."""
+    # A service manager that ends the task may signal us too; we end by ourselves when the task has.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    sock = socket.socket(fileno=descriptor)
+    if role == "helper":
+        from batch_observability.airflow.helper import help_scheduler
+
+        help_scheduler(sock)
+    else:
+        from batch_observability.sidecar.loop import observe_process
+
+        observe_process(sock, pidfd)
+    # Exporters leave threads behind that would wait for their backend.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))  # noqa: PTH100, PTH120  (pathlib costs 10 ms)
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -1,0 +1,115 @@
+"""
+The observed process seen from outside: memory and CPU of its tree, the moment of its death, and what it died of.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+# include/uapi/linux/pidfd.h: exit information of a process that is not our child, from Linux 6.15.
+_PIDFD_GET_INFO = 0xC040FF0B
+_PIDFD_INFO_EXIT = 1 << 3
+_PIDFD_INFO = struct.Struct("=QQ12I")
+_EXIT_CODE = 13
+
+
+@dataclass
+class Death:
+    """How a process ended: a signal, an exit code, or neither where the system does not tell."""
+
+    signal: str = ""
+    exit_code: int | None = None
+
+    @classmethod
+    def from_wait_status(cls, status: int) -> Death:
+        """Read a status as `waitpid` gives it."""
+        if os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            with suppress(ValueError):
+                return cls(signal=signal.Signals(number).name)
+            return cls(signal=f"signal {number}")
+        return cls(exit_code=os.WEXITSTATUS(status))
+
+
+class ObservedProcess:
+    """
+    A process and its descendants, sampled from outside.
+
+    Args:
+        pid: the process; it need not be a child.
+        cpu_s: its CPU seconds when the run began, which do not count.
+        pidfd: a descriptor of it, None where there is none.
+    """
+
+    def __init__(self, pid: int, cpu_s: float, pidfd: int | None = None) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self._cpu_before_s = cpu_s
+        self.cpu_s = 0.0
+        self.memory_peak = 0
+
+    def sample(self) -> None:
+        """Look at the tree now. A process that is gone keeps its last values."""
+        import psutil
+
+        memory, cpu_s = 0, 0.0
+        try:
+            process = psutil.Process(self.pid)
+            times = process.cpu_times()
+            cpu_s = times.user + times.system + times.children_user + times.children_system
+            memory = process.memory_info().rss
+            descendants = process.children(recursive=True)
+        except psutil.Error:
+            return
+        for child in descendants:
+            with suppress(psutil.Error):
+                times = child.cpu_times()
+                cpu_s += times.user + times.system
+                memory += child.memory_info().rss
+        self.add_usage(cpu_s, max(memory, _high_water_mark(self.pid)))
+
+    def add_usage(self, cpu_s: float, memory_peak: float) -> None:
+        """Take in what the process said of itself, or what was sampled; both only grow."""
+        self.cpu_s = max(self.cpu_s, cpu_s - self._cpu_before_s)
+        self.memory_peak = max(self.memory_peak, int(memory_peak))
+
+    def death(self) -> Death:
+        """What the process died of, as far as the system tells somebody who is not its parent."""
+        if self.pidfd is None:
+            return Death()
+        info = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, *([0] * 13)))
+        try:
+            fcntl.ioctl(self.pidfd, _PIDFD_GET_INFO, info)
+        except OSError:
+            return Death()
+        fields = _PIDFD_INFO.unpack(info)
+        return Death.from_wait_status(fields[_EXIT_CODE]) if fields[0] & _PIDFD_INFO_EXIT else Death()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        try:
+            return ") Z" not in Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return True
+
+
+def _high_water_mark(pid: int) -> int:
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0
+    line = next((line for line in text.splitlines() if line.startswith("VmHWM:")), None)
+    return int(line.split()[1]) * 1024 if line else 0
