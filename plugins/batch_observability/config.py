@@ -24,7 +24,16 @@ class ConfigError(ValueError):
 
 
 def _boolean(text: str) -> bool:
-    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    words = {
+        "true": True,
+        "1": True,
+        "yes": True,
+        "on": True,
+        "false": False,
+        "0": False,
+        "no": False,
+        "off": False,
+    }
     if text.lower() not in words:
         raise ValueError("write true or false")
     return words[text.lower()]
@@ -35,7 +44,7 @@ def _seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         raise ValueError("write a number of seconds, for example 2.5") from None
-    if not 0 < value < 86400:  # noqa: PLR2004  (a day)
+    if not 0 < value < 86400:
         raise ValueError("write a number of seconds between 0 and 86400, for example 2.5")
     return value
 
@@ -77,15 +86,21 @@ class Settings:
     """All settings. Field `x_y` is `BATCHOBS_X_Y` in the environment and `x_y` in airflow.cfg."""
 
     export: tuple[str, ...] = _setting(
-        (), _targets, "where signals go: datadog, otlp, spool, comma separated; auto: what is configured or answers"
+        (),
+        _targets,
+        "where signals go: datadog, otlp, spool, comma separated; auto: what is configured or answers",
     )
-    state_dir: str = _setting("", _text, "folder of spool, log and state; default: under AIRFLOW_HOME, or ~/.local/state")
+    state_dir: str = _setting(
+        "", _text, "folder of spool, log and state; default: under AIRFLOW_HOME, or ~/.local/state"
+    )
     airflow_service: str = _setting("airflow", _text, "service of the DAG-run and task spans")
     dag_run_spans: bool = _setting(
         default=True, parse=_boolean, text="emit DAG-run and task spans where Airflow's own tracing is off"
     )
     wait_at_end: str = _setting(
-        "auto", _wait, "wait at the end of a task until all is sent or on disk: auto (in Kubernetes pods), always, never"
+        "auto",
+        _wait,
+        "wait at the end of a task until all is sent or on disk: auto (in Kubernetes pods), always, never",
     )
     wait_timeout: float = _setting(2.0, _seconds, "seconds that such a wait may last")
     export_timeout: float = _setting(30.0, _seconds, "seconds that one target may take for one run's signals")

@@ -46,7 +46,7 @@ class FinishBy:
         if not match:
             raise ModelError("not a time of day; write HH:MM and a time zone, for example 06:30 Europe/London")
         days, hour, minute, second, zone = match.groups()
-        if int(hour) > 23 or int(minute) > 59 or int(second or 0) > 59:  # noqa: PLR2004  (a clock)
+        if int(hour) > 23 or int(minute) > 59 or int(second or 0) > 59:
             raise ModelError("not a time of day; write HH:MM from 00:00 to 23:59, for example 06:30 Europe/London")
         try:
             tzinfo = ZoneInfo(zone or "UTC")
@@ -258,9 +258,7 @@ class BatchModel:
     def _sla_from(self, mapping: Mapping[str, Any]) -> SLA:
         unknown = sorted(set(mapping) - set(_PARSERS))
         if unknown:
-            raise ModelError(
-                f"SLA of batch model {self.name!r} has {unknown[0]!r}: write one of {', '.join(_PARSERS)}"
-            )
+            raise ModelError(f"SLA of batch model {self.name!r} has {unknown[0]!r}: write one of {', '.join(_PARSERS)}")
         try:
             return SLA(**mapping)
         except ModelError as error:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from batch_observability import schema
 from batch_observability.channel import Channel, Frame
@@ -44,7 +44,7 @@ class RunContext:
         tags: the tags of the source: `dag_id` and `task_id`, or `job`.
         trace_id, span_id: of the run span.
         parent_id: span it hangs under, None for a root.
-        orphan_parent_id: the same if the process is killed and its own spans are lost with it.
+        orphan_parent_id: the same if a signal kills the process, whose own spans are then lost with it.
         linked_spans: (trace id, span id) pairs of runs that this one follows.
         attributes: further attributes of the run span, and fields of its log records.
         start_ns: Unix time in nanoseconds.
@@ -97,14 +97,12 @@ class Stage:
             return 0.0
         return (self._ended or time.monotonic()) - self._began
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> Self:
         self._began = time.monotonic()
         self._run._enter(self)  # noqa: SLF001  (Run and Stage are one thing in two classes)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._ended = time.monotonic()
         self._run._exit(self, error)  # noqa: SLF001
 
@@ -291,4 +289,4 @@ def process_usage() -> dict[str, float]:
     }
 
 
-os.register_at_fork(after_in_child=lambda: _current._reset_after_fork())  # noqa: SLF001
+os.register_at_fork(after_in_child=lambda: current_run()._reset_after_fork())  # noqa: SLF001

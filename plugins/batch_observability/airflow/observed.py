@@ -27,7 +27,13 @@ class _Open:
     """The run that is open in this process."""
 
     def __init__(
-        self, run: Run, channel: Channel, settings: config.Settings, *, ends_with_task: bool, resumes_here: bool
+        self,
+        run: Run,
+        channel: Channel,
+        settings: config.Settings,
+        *,
+        ends_with_task: bool,
+        resumes_here: bool,
     ) -> None:
         self.run = run
         self.channel = channel
@@ -63,8 +69,10 @@ def begin(task_instance: Any, model: BatchModel) -> None:
     context = _context(task_instance, model, settings, tracing=tracing)
     channel, separate = start_observer(context, settings.as_frame(), airflow_tracing=tracing)
     run = Run(context, channel, compat.redact)
-    ends_with_task = not separate or settings.wait_at_end == "always" or (
-        settings.wait_at_end == "auto" and compat.is_kubernetes_pod()
+    ends_with_task = (
+        not separate
+        or settings.wait_at_end == "always"
+        or (settings.wait_at_end == "auto" and compat.is_kubernetes_pod())
     )
     resumes_here = compat.in_process(task_instance)
     _open = _Open(run, channel, settings, ends_with_task=ends_with_task, resumes_here=resumes_here)
@@ -87,7 +95,7 @@ def pause() -> None:
 
 
 def _close(kind: str, **values: Any) -> None:
-    global _open  # noqa: PLW0603
+    global _open
     opened, _open = _open, None
     if opened is None:
         return

@@ -58,7 +58,10 @@ class DatadogTarget:
     def send(self, batch: Batch) -> None:
         """Send a batch, metrics first: they are quick, and the spans may wait for a slow Agent."""
         failures: list[ExportError] = []
-        for send, wanted in ((self._send_metrics, batch.points or batch.events), (self._send_spans, batch.spans)):
+        for send, wanted in (
+            (self._send_metrics, batch.points or batch.events),
+            (self._send_spans, batch.spans),
+        ):
             if not wanted:
                 continue
             try:
@@ -191,7 +194,12 @@ def _dogstatsd(environ: MutableMapping[str, str]) -> Any:
         elif _DOGSTATSD_SOCKET.is_socket():
             options["socket_path"] = str(_DOGSTATSD_SOCKET)
     statsd = DogStatsd(
-        disable_buffering=False, flush_interval=0, disable_telemetry=True, socket_timeout=2, max_buffer_len=1400, **options
+        disable_buffering=False,
+        flush_interval=0,
+        disable_telemetry=True,
+        socket_timeout=2,
+        max_buffer_len=1400,
+        **options,
     )
     # Its own env, service and version tags would double ours, which are the model's.
     ours = (f"{schema.TAG_ENV}:", f"{schema.TAG_SERVICE}:", f"{schema.TAG_VERSION}:")

@@ -166,5 +166,3 @@ def log_problems_to(folder: Path) -> None:
     logger = logging.getLogger("batch_observability")
     logger.addHandler(handler)
     logger.propagate = False
-
-

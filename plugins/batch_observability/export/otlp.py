@@ -137,7 +137,10 @@ def _metrics(batch: Batch, resource_of: Callable[[str, str, str], Any]) -> Any:
     from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 
     reader = InMemoryMetricReader(
-        preferred_temporality={Counter: AggregationTemporality.DELTA, Histogram: AggregationTemporality.DELTA},
+        preferred_temporality={
+            Counter: AggregationTemporality.DELTA,
+            Histogram: AggregationTemporality.DELTA,
+        },
         # The default buckets, up to 10,000, fit milliseconds and not seconds, bytes and rows.
         preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation()},
     )

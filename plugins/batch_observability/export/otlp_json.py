@@ -130,7 +130,11 @@ def _span(span: Span) -> Json:
         document["parentSpanId"] = hex_span_id(span.parent_id)
     if span.events:
         document["events"] = [
-            {"timeUnixNano": str(event.time_ns), "name": event.name, "attributes": _attributes(event.attributes)}
+            {
+                "timeUnixNano": str(event.time_ns),
+                "name": event.name,
+                "attributes": _attributes(event.attributes),
+            }
             for event in span.events
         ]
     if span.links:
@@ -142,7 +146,11 @@ def _span(span: Span) -> Json:
 
 def _metric(point: Point, now_ns: int) -> Json:
     metric = point.metric
-    stamp = {"attributes": _attributes(dict(point.tags)), "startTimeUnixNano": str(now_ns), "timeUnixNano": str(now_ns)}
+    stamp = {
+        "attributes": _attributes(dict(point.tags)),
+        "startTimeUnixNano": str(now_ns),
+        "timeUnixNano": str(now_ns),
+    }
     document: Json = {"name": metric.name, "unit": metric.unit, "description": metric.description}
     if metric.type is MetricType.COUNT:
         data = {"dataPoints": [{**stamp, "asDouble": float(point.value)}]}

@@ -115,7 +115,6 @@ class Batch:
     logs: tuple[LogRecord, ...] = ()
     events: tuple[Event, ...] = ()
 
-
     def only(self, signals: frozenset[str]) -> Batch:
         """Return the batch with only these of `traces`, `metrics`, `logs`, `events`."""
         return replace(

@@ -84,7 +84,10 @@ def choose(settings: Settings, environ: Mapping[str, str], *, airflow_tracing: b
 
 def installed(target: str) -> bool:
     """Whether the packages that a target needs are installed."""
-    needed = {"datadog": ("ddtrace", "datadog"), "otlp": ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")}
+    needed = {
+        "datadog": ("ddtrace", "datadog"),
+        "otlp": ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"),
+    }
     try:
         return all(importlib.util.find_spec(module) for module in needed.get(target, ()))
     except ModuleNotFoundError:
@@ -107,8 +110,9 @@ def _datadog(environ: Mapping[str, str]) -> tuple[bool, str]:
     elif _agent_answers():
         reason = "an Agent answers on {}:{}".format(*AGENT_ADDRESS)
     else:
-        return False, "DD_TRACE_AGENT_URL and DD_AGENT_HOST are not set, and no Agent answers on {}:{}".format(
-            *AGENT_ADDRESS
+        return (
+            False,
+            "DD_TRACE_AGENT_URL and DD_AGENT_HOST are not set, and no Agent answers on {}:{}".format(*AGENT_ADDRESS),
         )
     if not installed("datadog"):
         return False, f"{reason}, but ddtrace is missing: {INSTALL.format(extra='datadog')}"

@@ -52,8 +52,7 @@ def found_dead(observation: Observation, pid: int, death: Death, end_ns: int, *,
     """
     Return the ending of a run whose process is gone without a last frame.
 
-    Args:
-        silent: the run had stopped talking before its process ended, so that an exit says nothing.
+    `silent` says that the run had stopped talking before its process ended, so that an exit says nothing.
     """
     stage = observation.innermost_open_stage
     where = f" in stage {stage.name}" if stage else ""
@@ -74,10 +73,7 @@ def started(context: RunContext) -> Batch:
 
 def finished(observation: Observation, ending: Ending, *, with_start: bool) -> Batch:
     """
-    Return the signals of a run that has ended.
-
-    Args:
-        with_start: the start has not been told yet.
+    Return the signals of a run that has ended, with its start if that has not been told yet.
     """
     context = observation.context
     spans = (_run_span(observation, ending), *_stage_spans(observation, ending))
@@ -146,7 +142,6 @@ def _run_span(observation: Observation, ending: Ending) -> Span:
         attributes[schema.STAGE_NAME] = stage.name
     if observation.dropped:
         attributes[schema.DROPPED] = observation.dropped
-    orphan = ending.outcome is Outcome.KILLED and context.orphan_parent_id
     return Span(
         operation=schema.RUN,
         resource=context.resource,
@@ -154,7 +149,7 @@ def _run_span(observation: Observation, ending: Ending) -> Span:
         version=model["version"],
         trace_id=context.trace_id,
         span_id=context.span_id,
-        parent_id=context.orphan_parent_id if orphan else context.parent_id,
+        parent_id=_parent(context, ending),
         start_ns=context.start_ns,
         end_ns=max(ending.end_ns, context.start_ns),
         attributes={name: value for name, value in attributes.items() if value != ""},
@@ -164,6 +159,13 @@ def _run_span(observation: Observation, ending: Ending) -> Span:
         ),
         links=context.linked_spans,
     )
+
+
+def _parent(context: RunContext, ending: Ending) -> int | None:
+    if ending.death is None or context.parent_id == context.orphan_parent_id:
+        return context.parent_id
+    # Airflow's own tracing: a signal is reported to the API server, which sends a span; an exit leaves none.
+    return context.orphan_parent_id if ending.death.signal else None
 
 
 def _error(ending: Ending) -> Error | None:

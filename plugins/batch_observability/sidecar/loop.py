@@ -112,7 +112,9 @@ class _Observer:
                 selector.register(process.pidfd, selectors.EVENT_READ)
             while not observation.ended and observation.paused_ns is None:
                 patience = max(look_at - time.monotonic(), 0)
-                ready = {key.fd for key, _ in selector.select(min(patience, _POLL_S) if self._stream_ended else patience)}
+                ready = {
+                    key.fd for key, _ in selector.select(min(patience, _POLL_S) if self._stream_ended else patience)
+                }
                 if process.pidfd in ready or (self._stream_ended and not process.alive):
                     died_ns = time.time_ns()
                     self._drain()
@@ -210,7 +212,7 @@ class _Observer:
         try:
             private_folder(self._paused_file.parent)
             descriptor = os.open(self._paused_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "w", encoding="utf-8") as file:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(self._observation.to_json())
                 file.flush()
                 os.fsync(file.fileno())

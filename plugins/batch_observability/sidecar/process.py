@@ -52,7 +52,8 @@ class ObservedProcess:
         self.pidfd = pidfd
         self._cpu_before_s = cpu_s
         self.cpu_s = 0.0
-        self.memory_peak = 0
+        # All there is to say of a process that dies before the first sample.
+        self.memory_peak = _high_water_mark(pid)
 
     def sample(self) -> None:
         """Look at the tree now. A process that is gone keeps its last values."""

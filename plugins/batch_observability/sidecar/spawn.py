@@ -76,6 +76,7 @@ def detach(role: str, sock: socket.socket, *, watch: int | None = None) -> None:
 
     Args:
         role: what it is to do, `sidecar` or `helper`.
+        sock: its end of the pair.
         watch: process id that it is to watch: it gets a pidfd that is good whatever happens before it looks.
 
     Raises:
