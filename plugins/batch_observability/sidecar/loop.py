@@ -75,7 +75,7 @@ class _Observer:
         if self._separate:
             log_problems_to(self._settings.state_path / "logs")
         self._observation = Observation.begin(start, self._settings.max_stages)
-        self._process = ObservedProcess(start["pid"], start["cpu_s"], self._pidfd)
+        self._process = ObservedProcess(start["pid"], start["usage"], self._pidfd)
         self._resume()
         choice = choose(self._settings, os.environ, airflow_tracing=start["airflow_tracing"])
         self._delivery = Delivery(self._settings, choice)

@@ -43,17 +43,16 @@ class ObservedProcess:
 
     Args:
         pid: the process; it need not be a child.
-        cpu_s: its CPU seconds when the run began, which do not count.
+        usage: what it said of itself when the run began; its CPU seconds until then do not count.
         pidfd: a descriptor of it, None where there is none.
     """
 
-    def __init__(self, pid: int, cpu_s: float, pidfd: int | None = None) -> None:
+    def __init__(self, pid: int, usage: dict[str, float], pidfd: int | None = None) -> None:
         self.pid = pid
         self.pidfd = pidfd
-        self._cpu_before_s = cpu_s
+        self._cpu_before_s = usage["cpu_s"]
         self.cpu_s = 0.0
-        # All there is to say of a process that dies before the first sample.
-        self.memory_peak = _high_water_mark(pid)
+        self.memory_peak = int(usage["memory_peak"])
 
     def sample(self) -> None:
         """Look at the tree now. A process that is gone keeps its last values."""

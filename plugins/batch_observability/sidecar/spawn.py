@@ -60,7 +60,7 @@ def start_observer(
             "t": "start",
             "ts": context.start_ns,
             "pid": os.getpid(),
-            "cpu_s": process_usage()["cpu_s"],
+            "usage": process_usage(),
             "context": asdict(context),
             "settings": settings,
             "airflow_tracing": airflow_tracing,
