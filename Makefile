@@ -18,13 +18,13 @@ $(VENV)/.done: setup.cfg pyproject.toml .ci/constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt uv
 	@echo "installing the project and its pinned dependencies into $(VENV) ..."
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint .ci/constraints.txt --editable '.[dev]'
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint .ci/constraints.txt --editable '.[dev]'
 	@touch $@
 
 # The test agent pins opentelemetry-proto<1.37 and so lives apart.
 $(AGENT)/.done: $(VENV)/.done .ci/constraints-agent.txt
 	@$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(AGENT)
-	@$(BIN)/uv pip install --quiet --python $(AGENT)/bin/python --requirement .ci/constraints-agent.txt
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(AGENT)/bin/python --requirement .ci/constraints-agent.txt
 	@touch $@
 
 demo: setup  ## train and score a real model on a real Airflow; SERVE=1 leaves it running

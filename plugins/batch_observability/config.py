@@ -8,6 +8,7 @@ are used, by ddtrace, the DogStatsD client and the OpenTelemetry SDK.
 
 from __future__ import annotations
 
+import configparser
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -161,6 +162,17 @@ def load(
                 raise problem from None
             on_error(problem)
     return Settings(**values)
+
+
+def airflow_option(section: str, key: str) -> str | None:
+    """Read an option as Airflow does, from its environment variable or airflow.cfg, without importing Airflow."""
+    text = os.environ.get(f"AIRFLOW__{section.upper()}__{key.upper()}")
+    if text is not None:
+        return text
+    home = Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser()
+    parser = configparser.RawConfigParser(strict=False)
+    parser.read(os.environ.get("AIRFLOW_CONFIG") or home / "airflow.cfg", encoding="utf-8")
+    return parser.get(section, key, fallback=None)
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:

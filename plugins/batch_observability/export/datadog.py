@@ -8,18 +8,18 @@ are made after the fact, with the ids and times that the run had.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
-from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+import socket
+import time
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from batch_observability import schema
 from batch_observability.export.signals import EVENTS, METRICS, TRACES, Batch, Point, Span, tag_list
-from batch_observability.export.target import ExportError
+from batch_observability.export.target import ExportError, complaints
 from batch_observability.schema import MetricType
 
 _KEEP = 2  # USER_KEEP: https://docs.datadoghq.com/tracing/trace_pipeline/ingestion_mechanisms/
@@ -27,6 +27,7 @@ _DOGSTATSD_SOCKET = Path("/var/run/datadog/dsd.socket")
 # The trace view cuts longer values itself (25,000 characters); DogStatsD drops events above 8 KB.
 _MAX_VALUE = 25000
 _MAX_EVENT_TEXT = 4000
+_ICMP_WITHIN_S = 0.01
 _DDTRACE_ENVIRONMENT = {
     # v0.5 answered by 404 breaks the downgrade to v0.4 in ddtrace 4.16, and loses the payload.
     "DD_TRACE_API_VERSION": "v0.4",
@@ -57,7 +58,7 @@ class DatadogTarget:
 
     def send(self, batch: Batch) -> None:
         """Send a batch, metrics first: they are quick, and the spans may wait for a slow Agent."""
-        failures: list[ExportError] = []
+        reasons: dict[str, str] = {}
         for send, wanted in (
             (self._send_metrics, batch.points or batch.events),
             (self._send_spans, batch.spans),
@@ -67,14 +68,14 @@ class DatadogTarget:
             try:
                 send(batch)
             except ExportError as error:
-                failures.append(error)
-        if failures:
-            signals = frozenset[str]().union(*(failure.signals for failure in failures))
-            raise ExportError("; ".join(map(str, failures)), signals)
+                reasons |= error.reasons
+        if reasons:
+            raise ExportError(reasons)
 
     def _send_spans(self, batch: Batch) -> None:
         tracer = self._tracer = self._tracer or _import_tracer(self._environ, batch)
-        with _delivery_failures() as failures:
+        # A failed delivery is logged by ddtrace's writer, and nowhere else to be seen.
+        with complaints("ddtrace.internal.writer") as failures:
             known: dict[int, Any] = {}
             for span in batch.spans:
                 known[span.span_id] = _start(tracer, span, known)
@@ -82,7 +83,7 @@ class DatadogTarget:
                 known[span.span_id].finish(finish_time=span.end_ns / 1e9)
             tracer.flush()
         if failures:
-            raise ExportError(f"the Datadog Agent did not take the spans: {failures[0]}", frozenset({TRACES}))
+            raise ExportError({TRACES: f"the Datadog Agent did not take the spans: {failures[0]}"})
 
     def _send_metrics(self, batch: Batch) -> None:
         statsd = self._statsd = self._statsd or _dogstatsd(self._environ)
@@ -102,9 +103,17 @@ class DatadogTarget:
                 date_happened=event.time_ns // 10**9,
                 tags=tag_list(event.tags),
             )
-        if not statsd.flush():
+        if not statsd.flush() or _refused(statsd):
             where = statsd.socket_path or f"{statsd.host}:{statsd.port}"
-            raise ExportError(f"DogStatsD at {where} did not take the metrics", frozenset({METRICS, EVENTS}))
+            raise ExportError(dict.fromkeys((METRICS, EVENTS), f"DogStatsD at {where} did not take the metrics"))
+
+
+def _refused(statsd: Any) -> bool:
+    """Whether the host has answered our datagrams by saying that nobody listens; a remote one may be late or mute."""
+    if statsd.socket_path:
+        return False
+    time.sleep(_ICMP_WITHIN_S)
+    return bool(statsd.get_socket().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
 
 def _number(point: Point) -> float:
@@ -163,24 +172,6 @@ def _start(tracer: Any, span: Span, known: dict[int, Any]) -> Any:
         made.set_tag("events", json.dumps(events))
     made.error = 1 if span.error else 0
     return made
-
-
-@contextmanager
-def _delivery_failures() -> Iterator[list[str]]:
-    """Collect what ddtrace's writer complains of: a failed delivery is logged there, and nowhere else to be seen."""
-    failures: list[str] = []
-
-    class Collect(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            failures.append(record.getMessage())
-
-    logger = logging.getLogger("ddtrace.internal.writer")
-    handler = Collect(level=logging.WARNING)
-    logger.addHandler(handler)
-    try:
-        yield failures
-    finally:
-        logger.removeHandler(handler)
 
 
 def _dogstatsd(environ: MutableMapping[str, str]) -> Any:

@@ -17,13 +17,13 @@ from typing import Any
 
 from batch_observability import schema
 from batch_observability.config import Settings
-from batch_observability.export.signals import Batch, LogRecord, Point
+from batch_observability.export.signals import EVENTS, LOGS, METRICS, TRACES, Batch, LogRecord, Point
 from batch_observability.export.spool import Entry, Spool
 from batch_observability.export.target import Choice, ExportError, Target, make_target
 
 log = logging.getLogger("batch_observability.export")
 
-_ALL = frozenset({"traces", "metrics", "logs", "events"})
+_ALL = frozenset({TRACES, METRICS, LOGS, EVENTS})
 _LOG_BYTES = 50_000_000
 
 
@@ -55,7 +55,7 @@ class Delivery:
 
         Never raises: what a target does not take stays in the spool, and the report says why.
         """
-        _attempt("the log file", lambda: _append_log(self._settings.state_path / "logs", batch))
+        _attempt("the log file", lambda: append_log(self._settings.state_path / "logs", batch))
         entries: dict[str, Entry] = {}
         for name in self._choice.targets:
             _attempt("the spool", lambda name=name: entries.update({name: self._keep(name, batch)}))  # type: ignore[misc]  # a lambda's default
@@ -111,7 +111,7 @@ class Delivery:
 
 def _target_signals(name: str) -> frozenset[str]:
     # Without importing the target: nothing heavy stands between a run's end and its signals on disk.
-    return {"datadog": _ALL - {"logs"}, "otlp": _ALL - {"events"}}[name]
+    return {"datadog": _ALL - {LOGS}, "otlp": _ALL - {EVENTS}}[name]
 
 
 def _attempt(what: str, action: Callable[[], Any]) -> None:
@@ -121,7 +121,13 @@ def _attempt(what: str, action: Callable[[], Any]) -> None:
         log.warning("%s cannot be written: %s", what, error)
 
 
-def _append_log(folder: Path, batch: Batch) -> None:
+def append_log(folder: Path, batch: Batch) -> None:
+    """
+    Append the log records of a batch to the file that an Agent tails, `batch_models.jsonl`.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
     if not batch.logs:
         return
     private_folder(folder)

@@ -8,9 +8,8 @@ comes with Airflow). Metrics are deltas: each run is a process of its own.
 from __future__ import annotations
 
 import importlib
-import logging
-from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,7 +17,7 @@ from batch_observability import schema
 from batch_observability._version import __version__
 from batch_observability.export.otlp_json import SEVERITIES, resource_attributes, span_attributes
 from batch_observability.export.signals import LOGS, METRICS, TRACES, Batch, LogRecord, Span
-from batch_observability.export.target import ExportError, otlp_endpoint
+from batch_observability.export.target import ExportError, complaints, otlp_endpoint
 from batch_observability.schema import MetricType
 
 _SCOPE = "batch_observability"
@@ -41,23 +40,30 @@ class OtlpTarget:
         self._exporters: dict[str, Any] = {}
 
     def send(self, batch: Batch) -> None:
-        """Send each signal that the batch holds and that has an endpoint."""
+        """Send each signal that the batch holds and that has an endpoint, side by side: each may have to wait."""
         senders: dict[str, tuple[Callable[[Batch, Any], Any], Any]] = {
             TRACES: (_spans, batch.spans),
             METRICS: (_metrics, batch.points),
             LOGS: (_logs, batch.logs),
         }
-        failed = {}
-        for signal, (convert, wanted) in senders.items():
-            if not wanted or not otlp_endpoint(self._environ, signal.upper()):
-                continue
-            with _complaints() as complaints:
-                result = self._exporter(signal).export(convert(batch, _resources()))
-            if result.name != "SUCCESS":
-                failed[signal] = complaints[-1] if complaints else result.name
+        with ThreadPoolExecutor(len(senders)) as pool:
+            sent = {
+                signal: pool.submit(self._export, signal, convert, batch)
+                for signal, (convert, wanted) in senders.items()
+                if wanted and otlp_endpoint(self._environ, signal.upper())
+            }
+            failed = {signal: reason for signal, future in sent.items() if (reason := future.result())}
         if failed:
-            details = "; ".join(f"{signal}: {reason}" for signal, reason in failed.items())
-            raise ExportError(f"the OTLP endpoint did not take {details}", frozenset(failed))
+            raise ExportError(failed)
+
+    def _export(self, signal: str, convert: Callable[[Batch, Any], Any], batch: Batch) -> str:
+        """Send one signal; return why it was not taken, or ""."""
+        with complaints("opentelemetry.exporter") as said:
+            try:
+                result = self._exporter(signal).export(convert(batch, _resources())).name
+            except Exception as error:
+                result = f"{type(error).__name__}: {error}"
+        return "" if result == "SUCCESS" else f"the OTLP endpoint did not take the {signal}: {[result, *said][-1]}"
 
     def _exporter(self, signal: str) -> Any:
         if signal not in self._exporters:
@@ -77,24 +83,6 @@ def _protocol(environ: MutableMapping[str, str], signal: str) -> str:
     if said:
         return "grpc" if said == "grpc" else "http"
     return "grpc" if urlsplit(otlp_endpoint(environ, signal)).port == _GRPC_PORT else "http"
-
-
-@contextmanager
-def _complaints() -> Iterator[list[str]]:
-    """Collect what the exporters log: it says why an export failed, which their result does not."""
-    found: list[str] = []
-
-    class Collect(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            found.append(record.getMessage())
-
-    logger = logging.getLogger("opentelemetry.exporter")
-    handler = Collect(level=logging.WARNING)
-    logger.addHandler(handler)
-    try:
-        yield found
-    finally:
-        logger.removeHandler(handler)
 
 
 def _resources() -> Callable[[str, str, str], Any]:

@@ -5,8 +5,11 @@ What every target is, and how one is chosen: by `BATCHOBS_EXPORT`, or by what is
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -26,13 +29,17 @@ class ExportError(Exception):
     A target did not take all of a batch.
 
     Args:
-        message: one line: what happened and what to do.
-        signals: the signals that it did not take.
+        reasons: for each signal that it did not take, one line that says why.
     """
 
-    def __init__(self, message: str, signals: frozenset[str]) -> None:
-        super().__init__(message)
-        self.signals = signals
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        super().__init__("; ".join(dict.fromkeys(reasons.values())))
+        self.reasons = dict(reasons)
+
+    @property
+    def signals(self) -> frozenset[str]:
+        """The signals that it did not take."""
+        return frozenset(self.reasons)
 
 
 class Target(Protocol):
@@ -149,6 +156,30 @@ def _agent_answers() -> bool:
         return False
     finally:
         connection.close()
+
+
+@contextmanager
+def complaints(name: str) -> Iterator[list[str]]:
+    """
+    Collect the warnings that this thread logs below a logger, and keep them from others: we tell them ourselves.
+
+    Both exporters log why a delivery failed, and say it nowhere else.
+    """
+    found: list[str] = []
+    thread = threading.get_ident()
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread == thread:
+                found.append(record.getMessage())
+
+    logger, handler = logging.getLogger(name), Collect(level=logging.WARNING)
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
 
 
 def make_target(name: str) -> Target:
