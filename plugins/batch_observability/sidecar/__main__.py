@@ -9,10 +9,14 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 
 def main(role: str, descriptor: int, pidfd: int | None = None) -> None:
     """Observe the run, or help the scheduler, at the other end of a socket."""
+    with suppress(PermissionError):  # it leads a session already
+        os.setsid()
+    os.chdir("/")
     # A service manager that ends the task may signal us too; we end by ourselves when the task has.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
