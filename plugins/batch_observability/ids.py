@@ -30,6 +30,11 @@ def parse_traceparent(text: object) -> TraceParent | None:
     return TraceParent(trace_id, span_id) if trace_id and span_id else None
 
 
+def format_traceparent(trace_id: int, span_id: int) -> str:
+    """Write a traceparent header of a place that is kept."""
+    return f"00-{hex_trace_id(trace_id)}-{hex_span_id(span_id)}-01"
+
+
 def derive_span_id(*parts: object) -> int:
     """Return the 64-bit span id of what the parts name; never zero."""
     return _derive(8, parts)

@@ -15,6 +15,9 @@ from batch_observability import config
 from batch_observability.guard import log
 from batch_observability.ids import TraceParent, derive_trace_id, parse_traceparent
 
+_EXTRA_KEY = "traceparent"
+_MAX_LINKS = 100
+
 
 def settings() -> config.Settings:
     """Return our settings, from the environment and airflow.cfg; what is wrong is logged and has its default."""
@@ -126,6 +129,24 @@ def is_sampled(task_instance: Any) -> bool:
     """Whether Airflow's own spans of this DAG run are kept."""
     carrier = task_instance.context_carrier or {}
     return str(carrier.get("traceparent", "-01")).endswith("-01")
+
+
+def announce_to_consumers(task_instance: Any, traceparent: str) -> None:
+    """Put our place in the trace into the asset events that the task will make, for the runs that they trigger."""
+    from airflow.sdk import Asset
+
+    for outlet in task_instance.task.outlets or ():
+        if isinstance(outlet, Asset):
+            events = task_instance.get_template_context()["outlet_events"]
+            events[outlet].extra.setdefault(_EXTRA_KEY, traceparent)
+
+
+def announced_by_producers(task_instance: Any) -> list[TraceParent]:
+    """Return the places in their traces of the runs that made the assets that this DAG run consumes."""
+    server = task_instance._ti_context_from_server  # noqa: SLF001
+    events = server.dag_run.consumed_asset_events if server else ()
+    found = (parse_traceparent(event.extra.get(_EXTRA_KEY)) for event in events[:_MAX_LINKS])
+    return [place for place in found if place]
 
 
 def database_url() -> str:

@@ -12,7 +12,7 @@ from batch_observability import config, schema
 from batch_observability.airflow import compat
 from batch_observability.airflow.correlation import correlate_logs
 from batch_observability.channel import Channel
-from batch_observability.ids import derive_span_id
+from batch_observability.ids import derive_span_id, format_traceparent
 from batch_observability.model import BatchModel
 from batch_observability.run import Run, RunContext, process_usage, set_current_run
 from batch_observability.schema import Outcome
@@ -79,6 +79,7 @@ def begin(task_instance: Any, model: BatchModel) -> None:
     _last = run
     set_current_run(run)
     correlate_logs(run)
+    compat.announce_to_consumers(task_instance, format_traceparent(context.trace_id, context.span_id))
 
 
 def end(task_instance: Any, outcome: Outcome, error: BaseException | str | None = None) -> None:
@@ -118,6 +119,7 @@ def _context(ti: Any, model: BatchModel, settings: config.Settings, *, tracing: 
     due = compat.run_after(ti) if ti.try_number == 1 and not resumed else None
     followed = ti.try_number > 1 and not compat.was_cleared(ti)
     before = derive_span_id(schema.RUN, place.trace_id, *attempt, ti.try_number - 1)
+    links = [(producer.trace_id, producer.span_id) for producer in compat.announced_by_producers(ti)]
     return RunContext(
         run_id=str(ti.id),
         source=_SOURCE,
@@ -136,7 +138,7 @@ def _context(ti: Any, model: BatchModel, settings: config.Settings, *, tracing: 
         span_id=derive_span_id(schema.RUN, place.trace_id, *attempt, ti.try_number),
         parent_id=parent_id,
         orphan_parent_id=orphan_parent_id,
-        linked_spans=((place.trace_id, before),) if followed else (),
+        linked_spans=(*links, *([(place.trace_id, before)] if followed else ())),
         attributes={
             schema.DAG_ID: ti.dag_id,
             schema.TASK_ID: ti.task_id,

@@ -21,37 +21,39 @@ _AGAIN_AFTER_S = 60.0
 
 
 class _Helper:
-    """The helper of this process; `pid` is whose it is, for a forked child has none."""
+    """The helper of the process `pid`; a forked child has none. Not `wanted` where Airflow's own tracing is on."""
 
     channel: Channel | None = None
     pid = 0
+    wanted = True
     started = -_AGAIN_AFTER_S
 
 
 def start_helper() -> Channel | None:
-    """Start the helper of this process, if it has none; None if one could not be started a moment ago."""
-    alive = _Helper.channel is not None and not _Helper.channel.broken and _Helper.pid == os.getpid()
-    if alive:
-        return _Helper.channel
-    if _Helper.pid == os.getpid() and time.monotonic() - _Helper.started < _AGAIN_AFTER_S:
-        return None
-    if not compat.settings().dag_run_spans or compat.airflow_tracing():
-        return None
+    """Start the helper of this process, if it has none; None if it is not to have one, or died a moment ago."""
+    if _Helper.pid == os.getpid():
+        if _Helper.channel is not None and not _Helper.channel.broken:
+            return _Helper.channel
+        if not _Helper.wanted or time.monotonic() - _Helper.started < _AGAIN_AFTER_S:
+            return None
+    settings = compat.settings()
     _Helper.pid, _Helper.started = os.getpid(), time.monotonic()
+    _Helper.channel, _Helper.wanted = None, settings.dag_run_spans and not compat.airflow_tracing()
+    if not _Helper.wanted:
+        return None
     ours, theirs = socket.socketpair()
     with theirs:
         detach("helper", theirs)
-    channel = Channel(ours)
+    channel = _Helper.channel = Channel(ours)
     channel.send(
         {
             "t": "helper",
-            "settings": compat.settings().as_frame(),
+            "settings": settings.as_frame(),
             "database": compat.database_url(),
             "path": sys.path,
             "env": config.environment(),
         }
     )
-    _Helper.channel = channel
     return channel
 
 
