@@ -78,7 +78,7 @@ def settings() -> str:
         [
             "# Settings",
             "",
-            f"Each is an environment variable, or in Airflow the same name without `{PREFIX}`, in lower case, in section",
+            f"Each is an environment variable, or in Airflow the same name without `{PREFIX}`, lower case, in section",
             f"`[{SECTION}]` of airflow.cfg. The environment goes first. Standard `DD_*` and `OTEL_*` variables",
             "keep their standard meaning. A value that cannot be used is named in one log line and has its default.",
             "",
