@@ -51,10 +51,16 @@ def is_task_process_object(task_instance: object) -> bool:
     return type(task_instance).__name__ == "RuntimeTaskInstance"
 
 
-def will_retry(task_instance: Any) -> bool:
-    """Whether a failed try will be followed by another one."""
+def state_of(task_instance: Any) -> str:
+    """Return Airflow's state of a try; it is final when the end hooks are called."""
     state = task_instance.state
-    return str(getattr(state, "value", state)) == "up_for_retry"
+    return str(getattr(state, "value", state))
+
+
+def exception_of(task_instance: Any) -> BaseException | None:
+    """Return what a try failed with."""
+    error = task_instance.get_template_context().get("exception")
+    return error if isinstance(error, BaseException) else None
 
 
 def is_resumed(task_instance: Any) -> bool:

@@ -18,6 +18,13 @@ from batch_observability.schema import Outcome
 
 hookimpl = pluggy.HookimplMarker("airflow")
 
+_OUTCOMES = {
+    "success": Outcome.SUCCESS,
+    "skipped": Outcome.SKIPPED,
+    "failed": Outcome.FAILED,
+    "up_for_retry": Outcome.RETRYING,
+}
+
 
 @hookimpl
 @guarded(None)
@@ -57,14 +64,13 @@ def on_task_instance_skipped(task_instance: Any) -> None:
 def on_task_instance_failed(task_instance: Any, error: Any) -> None:
     """End a run."""
     if compat.is_task_process_object(task_instance):
-        outcome = Outcome.RETRYING if compat.will_retry(task_instance) else Outcome.FAILED
-        _end(task_instance, outcome, error)
+        _end(task_instance, _OUTCOMES.get(compat.state_of(task_instance), Outcome.FAILED), error)
 
 
 def _end(task_instance: Any, outcome: Outcome, error: Any = None) -> None:
     if not compat.is_task_process_object(task_instance):
         return
-    if observed.open_run_id() is None and (model := model_of(task_instance.task)):
+    if observed.open_task_instance() is None and (model := model_of(task_instance.task)):
         # It failed before it ran, for example in rendering its templates.
         observed.begin(task_instance, model)
     observed.end(task_instance, outcome, error)
@@ -73,9 +79,19 @@ def _end(task_instance: Any, outcome: Outcome, error: Any = None) -> None:
 @hookimpl
 @guarded(None)
 def before_stopping(component: Any) -> None:
-    """Pause a run that has neither ended nor failed: it was deferred or rescheduled."""
-    if type(component).__name__ == "TaskRunnerMarker":
+    """
+    Pause a run that was deferred or rescheduled: for these there is no hook of their own.
+
+    A run that has ended is still open here if the listener of another plugin raised and kept the hook from us.
+    """
+    task_instance = observed.open_task_instance()
+    if type(component).__name__ != "TaskRunnerMarker" or task_instance is None:
+        return
+    outcome = _OUTCOMES.get(compat.state_of(task_instance))
+    if outcome is None:
         observed.pause()
+    else:
+        observed.end(task_instance, outcome, compat.exception_of(task_instance))
 
 
 @hookimpl

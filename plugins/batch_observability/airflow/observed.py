@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from batch_observability import config, schema
@@ -23,26 +24,24 @@ _SOURCE = "airflow"
 _DRAIN_S = 0.01
 
 
+@dataclass(frozen=True)
 class _Open:
-    """The run that is open in this process."""
+    """
+    The run that is open in this process.
 
-    def __init__(
-        self,
-        run: Run,
-        channel: Channel,
-        settings: config.Settings,
-        *,
-        ends_with_task: bool,
-        resumes_here: bool,
-    ) -> None:
-        self.run = run
-        self.channel = channel
-        self.settings = settings
-        # The observer or its disk ends with this process: it must have sent or kept all before.
-        self.ends_with_task = ends_with_task
-        # dag.test() goes on with a deferred task at once, in this process.
-        self.resumes_here = resumes_here
-        self.pid = os.getpid()
+    Attributes:
+        ends_with_task: the observer, or its disk, ends with this process: it must have sent or kept all before.
+        resumes_here: `dag.test()` goes on with a deferred task at once, in this process.
+        pid: of this process; a forked child of user code has no open run.
+    """
+
+    task_instance: Any
+    run: Run
+    channel: Channel
+    settings: config.Settings
+    ends_with_task: bool
+    resumes_here: bool
+    pid: int
 
 
 _open: _Open | None = None
@@ -54,15 +53,16 @@ def last_run() -> Run | None:
     return _last
 
 
-def open_run_id() -> str | None:
-    """Return the id of the run that is open in this process. A forked child of user code has none."""
-    return _open.run.run_id if _open and _open.pid == os.getpid() else None
+def open_task_instance() -> Any:
+    """Return the try whose run is open in this process; None if there is none."""
+    return _open.task_instance if _open and _open.pid == os.getpid() else None
 
 
 def begin(task_instance: Any, model: BatchModel) -> None:
     """Begin to observe a try; a second call for the same try does nothing."""
     global _open, _last  # noqa: PLW0603  (a process runs one task at a time)
-    if open_run_id() == str(task_instance.id):
+    opened = open_task_instance()
+    if opened is not None and opened.id == task_instance.id:
         return
     settings = compat.settings()
     tracing = compat.airflow_tracing()
@@ -75,7 +75,7 @@ def begin(task_instance: Any, model: BatchModel) -> None:
         or (settings.wait_at_end == "auto" and compat.is_kubernetes_pod())
     )
     resumes_here = compat.in_process(task_instance)
-    _open = _Open(run, channel, settings, ends_with_task=ends_with_task, resumes_here=resumes_here)
+    _open = _Open(task_instance, run, channel, settings, ends_with_task, resumes_here, os.getpid())
     _last = run
     set_current_run(run)
     correlate_logs(run)
@@ -84,14 +84,15 @@ def begin(task_instance: Any, model: BatchModel) -> None:
 
 def end(task_instance: Any, outcome: Outcome, error: BaseException | str | None = None) -> None:
     """End the open run of a try, if it is this one's."""
-    if open_run_id() != str(task_instance.id) or _open is None:
+    opened = open_task_instance()
+    if _open is None or opened is None or opened.id != task_instance.id:
         return
     _close("end", outcome=outcome.value, error=_open.run.describe(error), wait=_open.ends_with_task)
 
 
 def pause() -> None:
     """Pause the open run: its task is deferred or rescheduled and will go on in another process."""
-    if open_run_id() is not None:
+    if open_task_instance() is not None:
         _close("pause")
 
 
