@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
+import selectors
 import socket
 import threading
 import time
@@ -85,17 +85,22 @@ class Channel:
             deadline = time.monotonic() + timeout_s
             self._flush()
             while self._waiting and (left := deadline - time.monotonic()) > 0:
-                select.select([], [self._socket], [], left)
+                self._ready(selectors.EVENT_WRITE, left)
                 self._flush()
             return not self._waiting
 
     def wait_acknowledged(self, timeout_s: float) -> bool:
         """Wait for the acknowledgement of the last frame; False if it did not come in time."""
-        readable, _, _ = select.select([self._socket], [], [], timeout_s)
         try:
-            return bool(readable) and self._socket.recv(len(ACK)) == ACK
-        except OSError:
+            return self._ready(selectors.EVENT_READ, timeout_s) and self._socket.recv(len(ACK)) == ACK
+        except (OSError, ValueError):  # a closed socket has no descriptor
             return False
+
+    def _ready(self, event: int, timeout_s: float) -> bool:
+        # poll(): select() takes descriptors below 1024 only.
+        with selectors.PollSelector() as selector:
+            selector.register(self._socket, event)
+            return bool(selector.select(timeout_s))
 
     def close(self) -> None:
         """Close this end; the sidecar sees the end of the stream."""
@@ -116,18 +121,22 @@ class FrameReader:
 
     def __init__(self) -> None:
         self._buffer = b""
+        self._passing_over = False
         self.broken = 0
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Add bytes as they came; yield each frame that is now complete."""
+        if self._passing_over:
+            _, newline, data = data.partition(b"\n")
+            self._passing_over = not newline
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         if len(self._buffer) > _MAX_LINE:
-            self._buffer = b""
+            self._buffer, self._passing_over = b"", True
             self.broken += 1
         for line in lines:
             try:
                 frame = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 self.broken += 1
                 continue
             if isinstance(frame, dict) and isinstance(frame.get("t"), str):

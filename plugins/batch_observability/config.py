@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 PREFIX = "BATCHOBS_"
 SECTION = "batch_observability"
@@ -127,7 +128,8 @@ class Settings:
     @classmethod
     def from_frame(cls, values: Mapping[str, Any]) -> Settings:
         """As `as_frame` wrote them."""
-        return cls(**{**values, "export": tuple(values["export"])})
+        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        return cls(**{**known, "export": tuple(values["export"])})
 
 
 def load(
@@ -155,7 +157,7 @@ def load(
         if text is None:
             continue
         try:
-            values[f.name] = f.metadata["parse"](text)
+            values[f.name] = f.metadata["parse"](text.strip())
         except ValueError as error:
             problem = ConfigError(f"setting {name} is {text!r}: {error}")
             if on_error is None:
@@ -169,9 +171,13 @@ def airflow_option(section: str, key: str) -> str | None:
     text = os.environ.get(f"AIRFLOW__{section.upper()}__{key.upper()}")
     if text is not None:
         return text
-    home = Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser()
+    home = os.environ.get("AIRFLOW_HOME") or "~/airflow"
+    path = os.path.expandvars(Path(os.environ.get("AIRFLOW_CONFIG") or Path(home, "airflow.cfg")).expanduser())
     parser = configparser.RawConfigParser(strict=False)
-    parser.read(os.environ.get("AIRFLOW_CONFIG") or home / "airflow.cfg", encoding="utf-8")
+    try:
+        parser.read(path, encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}; mend the file") from None
     return parser.get(section, key, fallback=None)
 
 
@@ -188,5 +194,5 @@ def environment() -> str:
     pairs = dict(
         part.split("=", 1) for part in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",") if "=" in part
     )
-    pairs = {key.strip(): value.strip() for key, value in pairs.items()}
+    pairs = {key.strip(): unquote(value.strip()) for key, value in pairs.items()}
     return pairs.get("deployment.environment.name") or pairs.get("deployment.environment") or ""

@@ -7,15 +7,19 @@ a test, the function does what it did before.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any, TypeVar, overload
 
 from batch_observability.model import BatchModel, ModelError
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__batch_model__"
+# Decorators around a callable; an object that has every attribute, such as a Mock, would have no end of them.
+_MOST_WRAPPERS = 100
 
 
 @overload
@@ -57,7 +61,9 @@ def _from_fields(fields: dict[str, Any]) -> BatchModel:
     try:
         return BatchModel(**fields)
     except TypeError as error:
-        raise ModelError(f"batch_model(): {str(error).replace('BatchModel.__init__() ', '')}") from None
+        problem = str(error).replace("BatchModel.__init__() ", "")
+        known = ", ".join(f.name for f in dataclasses.fields(BatchModel))
+        raise ModelError(f"batch_model() {problem}: write fields of a BatchModel, {known}") from None
 
 
 def _marked(function: Any, model: BatchModel) -> Any:
@@ -68,6 +74,19 @@ def _marked(function: Any, model: BatchModel) -> Any:
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
             return await function(*args, **kwargs)
+    elif inspect.isgeneratorfunction(function):
+        # Airflow exhausts a generator function; a plain one that returns a generator would never run.
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return (yield from function(*args, **kwargs))
+    elif inspect.isasyncgenfunction(function):
+
+        @functools.wraps(function)
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            async with aclosing(function(*args, **kwargs)) as values:
+                async for value in values:
+                    yield value
     else:
 
         @functools.wraps(function)
@@ -80,10 +99,12 @@ def _marked(function: Any, model: BatchModel) -> Any:
 
 def declared_model(function: Any) -> BatchModel | None:
     """Return the model that `batch_model` put on a callable, also below other decorators that keep `__wrapped__`."""
-    while function is not None:
+    for _ in range(_MOST_WRAPPERS):
         model = getattr(function, _MARK, None)
         if isinstance(model, BatchModel):
             return model
-        # functools.partial keeps what it calls in `func`
-        function = getattr(function, "__wrapped__", None) or getattr(function, "func", None)
+        partial = isinstance(function, functools.partial)
+        function = function.func if partial else getattr(function, "__wrapped__", None)
+        if function is None:
+            break
     return None

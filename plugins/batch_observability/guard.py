@@ -47,5 +47,12 @@ def report(place: str, error: Exception) -> None:
             "batch_observability: %s failed, the task is not affected: %s: %s. Run `batchobs doctor`.",
             place,
             type(error).__name__,
-            error,
+            _in_one_line(error),
         )
+
+
+def _in_one_line(error: Exception) -> str:
+    try:
+        return " ".join(str(error).split())
+    except Exception:
+        return "it cannot be printed"

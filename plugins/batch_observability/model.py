@@ -7,6 +7,7 @@ the field, the value and what to write instead.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -14,7 +15,6 @@ from datetime import time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _DURATION = re.compile(r"(?:(\d+)d)?\s*(?:(\d+)h)?\s*(?:(\d+)m)?\s*(?:(\d+(?:\.\d+)?)s)?")
 _FINISH_BY = re.compile(r"(?:\+(\d{1,2})d\s+)?(\d{1,2}):(\d{2})(?::(\d{2}))?(?:\s+(\S+))?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-/]*")
@@ -26,7 +26,7 @@ class ModelError(ValueError):
     """A batch model or one of its objectives is written wrongly. The message is one line for the user."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FinishBy:
     """
     A wall clock time that a run must not be later than, relative to the date that the run is due on.
@@ -39,6 +39,19 @@ class FinishBy:
     at: time
     days: int = 0
 
+    def __post_init__(self) -> None:
+        if self.at.tzinfo is None:
+            raise ModelError("without a time zone; write for example '06:30 Europe/London'")
+        if not 0 <= self.days <= 99:
+            raise ModelError("not 0 to 99 days after the due date; write for example '+1d 06:30 Europe/London'")
+
+    def __eq__(self, other: object) -> bool:
+        # To datetime all zones with summer time are the same for a time without a date.
+        return isinstance(other, FinishBy) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
     @classmethod
     def parse(cls, text: str) -> FinishBy:
         """Read `HH:MM[:SS] [zone]`, with `+Nd` before it for a later day; the zone defaults to UTC."""
@@ -50,7 +63,7 @@ class FinishBy:
             raise ModelError("not a time of day; write HH:MM from 00:00 to 23:59, for example 06:30 Europe/London")
         try:
             tzinfo = ZoneInfo(zone or "UTC")
-        except (ZoneInfoNotFoundError, ValueError):
+        except (ZoneInfoNotFoundError, ValueError, OSError):  # a folder, or too long a name, is an OSError
             raise ModelError(f"unknown time zone {zone!r}; write an IANA name, for example Europe/London") from None
         return cls(time(int(hour), int(minute), int(second or 0), tzinfo=tzinfo), int(days or 0))
 
@@ -65,9 +78,9 @@ def parse_duration(value: str | timedelta) -> timedelta:
         match = _DURATION.fullmatch(value.strip())
         if not match or not value.strip():
             raise ModelError("not a duration; write for example 90s, 15m, 1h30m or 2d")
-        numbers = zip(match.groups(), _UNITS.values(), strict=True)
+        days, hours, minutes = (int(number[:20]) if number else 0 for number in match.groups()[:3])
         try:
-            value = timedelta(seconds=sum(float(number or 0) * unit for number, unit in numbers))
+            value = timedelta(days=days, hours=hours, minutes=minutes, seconds=float(match[4] or 0))
         except OverflowError:
             raise ModelError("longer than a duration can be; write a shorter one, for example 2d") from None
     if not isinstance(value, timedelta):
@@ -81,9 +94,9 @@ def format_duration(value: timedelta) -> str:
     """Write a duration as `parse_duration` reads it."""
     days, rest = value.days, value.seconds
     parts = [(days, "d"), (rest // 3600, "h"), (rest % 3600 // 60, "m")]
-    seconds = rest % 60 + value.microseconds / 1e6
+    seconds = f"{rest % 60}.{value.microseconds:06d}".rstrip("0").rstrip(".")
     text = "".join(f"{number}{unit}" for number, unit in parts if number)
-    return f"{text}{seconds:g}s" if seconds or not text else text
+    return f"{text}{seconds}s" if seconds != "0" or not text else text
 
 
 def _parse_finish_by(value: Any) -> FinishBy:
@@ -100,7 +113,7 @@ def _parse_ratio(value: Any) -> float:
         if isinstance(text, bool):
             raise TypeError  # noqa: TRY301  (True is 1 to Python, and a mistake here)
         number = float(text[:-1]) / 100 if isinstance(text, str) and text.endswith("%") else float(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ModelError("not a ratio; write a number from 0 to 1, or a percentage such as 99%") from None
     if not 0 <= number <= 1:
         raise ModelError("not between 0 and 1; write for example 0.99 or 99%")
@@ -230,11 +243,17 @@ class BatchModel:
             )
         self._set("service", self.service or self.name)
         self._check("service", _NAME, "write up to 100 letters, digits and _ . - /, for example churn")
-        if isinstance(self.version, int | float) and not isinstance(self.version, bool):
+        if isinstance(self.version, int | float) and not isinstance(self.version, bool) and math.isfinite(self.version):
             self._set("version", str(self.version))
-        self._check("version", re.compile(r"[^\s,|#]+"), "write a version without spaces, for example '1.4'")
-        self._check("owner", re.compile(r"[^\n\r,|]*"), "name the team that answers for it, for example 'team-risk'")
-        if isinstance(self.tier, bool) or not re.fullmatch(r"[A-Za-z0-9][\w.\-]{0,49}", str(self.tier)):
+        self._check(
+            "version",
+            re.compile(r"[^\s,|#]+"),
+            "write a version without spaces, up to 100 characters, for example '1.4'",
+        )
+        remedy = "name the team that answers for it in up to 100 characters, for example 'team-risk'"
+        self._check("owner", re.compile(r"[^\n\r,|]*"), remedy)
+        label = str(self.tier) if isinstance(self.tier, int | str) and not isinstance(self.tier, bool) else ""
+        if not re.fullmatch(r"(?!0+$)[A-Za-z0-9][\w.\-]{0,49}", label):
             raise self._error("tier", "write a number from 1 or a short label, for example 1")
         if isinstance(self.sla, Mapping):
             self._set("sla", self._sla_from(self.sla))
@@ -256,7 +275,7 @@ class BatchModel:
             raise self._error(field, remedy)
 
     def _sla_from(self, mapping: Mapping[str, Any]) -> SLA:
-        unknown = sorted(set(mapping) - set(_PARSERS))
+        unknown = sorted(set(mapping) - set(_PARSERS), key=str)
         if unknown:
             raise ModelError(f"SLA of batch model {self.name!r} has {unknown[0]!r}: write one of {', '.join(_PARSERS)}")
         try:

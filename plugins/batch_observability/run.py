@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,7 +28,8 @@ from batch_observability.ids import derive_span_id, hex_trace_id
 _MAX_TEXT = 4000
 _MAX_STACK = 12000
 
-_stage: ContextVar[Stage | None] = ContextVar("batch_model_stage", default=None)
+# From outside to inside. Generators and tasks end stages in any order: some of these may have ended.
+_stages: ContextVar[tuple[Stage, ...]] = ContextVar("batch_model_stages", default=())
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,6 @@ class RunContext:
     env: str = ""
 
 
-@dataclass
-class _Totals:
-    """Rows of one process; absolute, so that a frame that is lost is made up for by the next."""
-
-    read: int = 0
-    written: int = 0
-    rejected: int = 0
-
-
 class Stage:
     """A named part of a run, a context manager from `Run.stage`. Ends as an error if its block raises."""
 
@@ -85,8 +77,6 @@ class Stage:
         self._run = run
         self.name = name
         self.span_id = 0
-        self._outer: Stage | None = None
-        self._token: Any = None
         self._began = 0.0
         self._ended: float | None = None
 
@@ -98,7 +88,7 @@ class Stage:
         return (self._ended or time.monotonic()) - self._began
 
     def __enter__(self) -> Self:
-        self._began = time.monotonic()
+        self._began, self._ended = time.monotonic(), None
         self._run._enter(self)  # noqa: SLF001  (Run and Stage are one thing in two classes)
         return self
 
@@ -123,9 +113,12 @@ class Run:
         self.context = context
         self._channel = channel
         self._redact = redact
-        self._lock = threading.Lock()
-        self._totals = _Totals()
-        self._main_stage: Stage | None = None
+        # Reentrant: a signal handler or a finalizer may count while we do.
+        self._lock = threading.RLock()
+        # Rows of this process; told as totals, so that a frame that is lost is made up for by the next.
+        self._totals = dict.fromkeys(("read", "written", "rejected"), 0)
+        # Of the main thread, for threads that opened none.
+        self._main_stages: tuple[Stage, ...] = ()
         self._stages_begun = 0
         # Wall clock that cannot run backwards within a run.
         self._clock_ns = time.time_ns() - time.monotonic_ns()
@@ -149,8 +142,10 @@ class Run:
     @property
     def current_stage(self) -> Stage | None:
         """The innermost open stage here; in a thread that opened none, the innermost of the main flow."""
-        stage = _stage.get()
-        return stage if stage is not None and stage._run is self else self._main_stage  # noqa: SLF001
+        mine = [stage for stage in _still_open(_stages.get()) if stage._run is self]  # noqa: SLF001
+        if not mine and threading.current_thread() is not threading.main_thread():
+            mine = _still_open(self._main_stages)
+        return mine[-1] if mine else None
 
     def stage(self, name: str) -> Stage:
         """Open a stage for a `with` block; stages may nest."""
@@ -159,14 +154,17 @@ class Run:
     @guarded(None)
     def rows(self, *, read: int = 0, written: int = 0, rejected: int = 0) -> None:
         """Add to the number of rows read, written and rejected."""
-        counts = {"read": int(read), "written": int(written), "rejected": int(rejected)}
+        given = {"read": read, "written": written, "rejected": rejected}
+        counts = {name: int(value) for name, value in given.items()}
         for name, count in counts.items():
             if count < 0:
                 raise ValueError(f"rows({name}={count}): a number of rows is 0 or more")
+            if count != given[name] and not isinstance(given[name], str):
+                raise ValueError(f"rows({name}={given[name]}): a number of rows is a whole number")
         with self._lock:
             for name, count in counts.items():
-                setattr(self._totals, name, getattr(self._totals, name) + count)
-            self._send("rows", pid=os.getpid(), **asdict(self._totals))
+                self._totals[name] += count
+            self._send("rows", pid=os.getpid(), **self._totals)
 
     @guarded(None)
     def measure(self, name: str, value: float, unit: str = "") -> None:
@@ -176,7 +174,7 @@ class Run:
             raise ValueError(f"measure({name!r}, {value!r}): not a finite number")
         if not str(name).strip():
             raise ValueError("measure(): the name is empty")
-        self._send("measure", name=str(name)[:100], value=number, unit=str(unit)[:50])
+        self._send("measure", name=self._redact(str(name))[:100], value=number, unit=self._redact(str(unit))[:50])
 
     @guarded(None)
     def event(self, text: str) -> None:
@@ -203,28 +201,24 @@ class Run:
     def _enter(self, stage: Stage) -> None:
         if self.context is None:
             return
-        outer = self.current_stage
+        stage.name = self._redact(stage.name)
+        here, outer = _still_open(_stages.get()), self.current_stage
         with self._lock:
             self._stages_begun += 1
             number = self._stages_begun
+            if threading.current_thread() is threading.main_thread():
+                self._main_stages = (*_still_open(self._main_stages), stage)
         stage.span_id = derive_span_id(schema.STAGE, self.context.span_id, self.context.start_ns, os.getpid(), number)
-        stage._outer = self._main_stage  # noqa: SLF001
-        stage._token = _stage.set(stage)  # noqa: SLF001
-        if threading.current_thread() is threading.main_thread():
-            self._main_stage = stage
+        _stages.set((*here, stage))
         self._send("stage", id=stage.span_id, name=stage.name[:200], parent=outer.span_id if outer else 0)
 
     @guarded(None)
     def _exit(self, stage: Stage, error: BaseException | None) -> None:
         if self.context is None:
             return
-        if self._main_stage is stage:
-            self._main_stage = stage._outer  # noqa: SLF001
-        try:
-            _stage.reset(stage._token)  # noqa: SLF001
-        except ValueError:
-            # Left in another context than it was entered in (a generator, an asyncio callback).
-            _stage.set(None)
+        _stages.set(tuple(_still_open(_stages.get())))
+        with self._lock:
+            self._main_stages = tuple(_still_open(self._main_stages))
         self._send("stage_end", id=stage.span_id, error=self.describe(error))
 
     def describe(self, error: BaseException | str | None) -> dict[str, str] | None:
@@ -236,13 +230,25 @@ class Run:
         stack = "".join(traceback.format_exception(error))
         return {
             "type": type(error).__qualname__,
-            "message": self._redact(str(error))[:_MAX_TEXT],
+            "message": self._redact(_message(error))[:_MAX_TEXT],
             "stack": self._redact(stack)[-_MAX_STACK:],
         }
 
     def _reset_after_fork(self) -> None:
-        self._lock = threading.Lock()
-        self._totals = _Totals()
+        self._lock = threading.RLock()
+        self._totals = dict.fromkeys(self._totals, 0)
+
+
+def _still_open(stages: tuple[Stage, ...]) -> list[Stage]:
+    return [stage for stage in stages if stage._ended is None]  # noqa: SLF001
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        # As `traceback` does: an error of user code whose own text fails is still an error.
+        return "the error cannot be printed"
 
 
 def log_fields(context: RunContext) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from batch_observability import config
+from batch_observability import config, schema
 from batch_observability.guard import log
 from batch_observability.ids import TraceParent, derive_trace_id, parse_traceparent
 
@@ -97,7 +97,7 @@ def trace_parent(task_instance: Any) -> TraceParent:
     found = parse_traceparent(carrier.get("traceparent")) or _trace_parent_from_database(task_instance)
     if found:
         return found
-    trace_id = derive_trace_id("airflow.dag_run", task_instance.dag_id, task_instance.run_id)
+    trace_id = derive_trace_id(schema.DAG_RUN, task_instance.dag_id, task_instance.run_id)
     return TraceParent(trace_id, 0)
 
 

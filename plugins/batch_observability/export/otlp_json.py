@@ -85,7 +85,7 @@ def resource_attributes(service: str, version: str, env: str) -> dict[str, Attri
         "service.name": service,
         "service.version": version,
         "deployment.environment.name": env,
-        "host.name": host_name(),
+        schema.HOST_NAME: host_name(),
     }
     return {name: value for name, value in attributes.items() if value}
 

@@ -58,7 +58,13 @@ class Observation:
         return cls(_context(start["context"]), max_stages)
 
     def add(self, frame: Frame) -> None:
-        """Take in one frame; kinds that are not known are passed over, for a newer task may meet an older sidecar."""
+        """Take in one frame. What is not known is passed over: a newer task may meet an older sidecar."""
+        try:
+            self._add(frame)
+        except (KeyError, TypeError):
+            self.dropped += 1
+
+    def _add(self, frame: Frame) -> None:
         match frame["t"]:
             case "stage":
                 self._add_stage(frame)
@@ -66,8 +72,11 @@ class Observation:
                 if stage := self.stages.get(frame["id"]):
                     stage.end_ns, stage.error = frame["ts"], frame["error"]
             case "rows":
-                counts = {name: frame[name] for name in ("read", "written", "rejected")}
-                self.rows[f"{self.phase}.{frame['pid']}"] = counts
+                process = f"{self.phase}.{frame['pid']}"
+                before = self.rows.get(process, {})
+                # Totals only grow: of two from a process that interrupted itself, the newer may come first.
+                counts = {name: max(frame[name], before.get(name, 0)) for name in ("read", "written", "rejected")}
+                self.rows[process] = counts
             case "measure":
                 self._add_bounded(self.measurements, frame, _MAX_MEASUREMENTS)
             case "event":
