@@ -176,6 +176,15 @@ def register_policy(policy: object) -> None:
         manager.register(policy)
 
 
+def withdraw_listener(listener: object) -> None:
+    """Take a listener from the core's listener manager in this process; that of the task SDK keeps it."""
+    from airflow.listeners.listener import get_listener_manager
+
+    manager = get_listener_manager().pm
+    if manager.is_registered(listener):
+        manager.unregister(listener)
+
+
 def register_task_decorator(name: str, decorator: Callable[..., Any]) -> None:
     """Make `@task.<name>` work where no entry point says so (plugins folder)."""
     from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime

@@ -1,7 +1,8 @@
 """
-The cluster policy: gives observed tasks their link to the trace, whichever way their model is declared.
+The cluster policy: gives observed tasks their link to the trace, whichever way their model is declared, and keeps our
+listener from standing in the way of DAGs that Airflow would refuse for it.
 
-Called at every parse, for every task: it is quick and harms nothing.
+Called at every parse, for every DAG and task: it is quick and harms nothing.
 """
 
 from __future__ import annotations
@@ -10,10 +11,27 @@ from typing import Any
 
 import pluggy
 
+from batch_observability.airflow import compat
 from batch_observability.airflow.declared import model_of
 from batch_observability.guard import guarded
 
 hookimpl = pluggy.HookimplMarker("airflow.policy")
+
+
+@hookimpl
+@guarded(None)
+def dag_policy(dag: Any) -> None:
+    """
+    Withdraw our listener where a DAG has tasks that end in the triggerer.
+
+    Airflow makes such a DAG an import error where any listener is registered, for there is nobody to call it when the
+    task ends (dag_processing/dagbag.py). The policy is asked just before. Only this process is concerned, which parses:
+    the scheduler keeps its listener, and tasks have theirs elsewhere.
+    """
+    if any(getattr(task, "end_from_trigger", False) for task in dag.tasks):
+        from batch_observability.airflow import listener
+
+        compat.withdraw_listener(listener)
 
 
 @hookimpl
