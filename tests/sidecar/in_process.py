@@ -1,0 +1,42 @@
+"""Observers in the process of the test: the loop as it is, without a process of its own."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import contextmanager
+
+from batch_observability.sidecar.loop import _Observer, observe_thread
+from tests.sidecar.frames import lines, spooled
+
+
+@contextmanager
+def observing(sock, pidfd=None, *, separate=True):
+    """Run an observer beside the test; wait at the end until it has finished."""
+    failed = []
+
+    def run():
+        try:
+            _Observer(sock, pidfd, separate=separate).run()
+        except BaseException as error:  # (told below)
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield
+    thread.join(30)
+    assert not thread.is_alive()
+    assert failed == []
+
+
+def observe(pair, *frames):
+    """Let an observer in this thread read frames that were sent before, after which the stream ends."""
+    ours, theirs = pair
+    ours.sendall(lines(*frames))
+    ours.shutdown(socket.SHUT_WR)
+    observe_thread(theirs)
+
+
+def started(state):
+    """Return how often the start of a run was counted."""
+    return [metric["name"] for metric in spooled(state, "metrics")].count("batch_model.run.started")

@@ -1,0 +1,289 @@
+"""
+A process that is observed, without Airflow: `python -m tests.sidecar.observed <scenario> <options as JSON>`.
+
+It begins and ends a run as the Airflow adapter does, and in between dies, forks, waits or closes descriptors as user
+code may. What it has to tell goes line by line, as JSON, to the file that the option `told` names.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from batch_observability import config, current_run
+from batch_observability.channel import Channel
+from batch_observability.run import Run, RunContext, process_usage, set_current_run
+from batch_observability.sidecar import spawn
+
+CHILD_BYTES = 150_000_000
+BUSY_BEFORE_S, BUSY_DURING_S = 0.6, 0.2
+_HOLDS = f"import sys; block = bytearray(b'x' * {CHILD_BYTES}); print('ready', flush=True); sys.stdin.read()"
+
+
+class Observed:
+    """The run of this process."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._options = options
+        self._settings = config.load()
+        self.channel: Channel | None = None
+        self.separate = False
+
+    def tell(self, **values: Any) -> None:
+        """Tell the test something that it cannot see."""
+        with Path(self._options["told"]).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def begin(self) -> Run:
+        """Begin to be observed."""
+        service = self._options["service"]
+        context = RunContext(
+            run_id=service,
+            source="cron",
+            resource="observed",
+            model={"name": "observed", "version": "1", "service": service, "owner": "", "tier": "3", "objectives": {}},
+            tags={"job": "observed"},
+            trace_id=self._options["trace_id"],
+            span_id=self._options["trace_id"] >> 64,
+            resumed=self._options.get("resumed", False),
+        )
+        began = time.monotonic()
+        self.channel, self.separate = spawn.start_observer(context, self._settings.as_frame())
+        self.tell(begin_s=time.monotonic() - began, separate=self.separate)
+        run = Run(context, self.channel)
+        set_current_run(run)
+        return run
+
+    def end(self, outcome: str = "success", error: BaseException | None = None) -> None:
+        """End the run with an outcome."""
+        self._close("end", outcome=outcome, error=current_run().describe(error), wait=not self.separate)
+
+    def pause(self) -> None:
+        """Leave the run for another process to go on with."""
+        self._close("pause")
+        self.channel.wait_acknowledged(20)
+
+    def _close(self, kind: str, **values: Any) -> None:
+        began = time.monotonic()
+        channel = self.channel
+        channel.send({"t": kind, "ts": time.time_ns(), "usage": process_usage(), "dropped": channel.dropped, **values})
+        channel.drain(0.01)
+        self.tell(end_s=time.monotonic() - began)
+        if not self.separate:
+            self.tell(acknowledged=channel.wait_acknowledged(30))
+
+
+def succeed(observed: Observed) -> None:
+    with observed.begin().stage("load"):
+        current_run().rows(read=100, written=90, rejected=10)
+        current_run().measure("mae", 1.5, "minute")
+    observed.end()
+
+
+def fail(observed: Observed) -> None:
+    try:
+        with observed.begin().stage("load"):
+            current_run().rows(read=100)
+            raise ValueError("no such airport")
+    except ValueError as error:
+        observed.end("failed", error)
+    sys.exit(1)
+
+
+def die(observed: Observed, how: Callable[[], Any]) -> None:
+    run = observed.begin()
+    run.rows(read=100)
+    with run.stage("load"), run.stage("parse"):
+        run.rows(read=11)
+        how()
+        # SIGTERM comes a moment after it was sent.
+        signal.pause()
+
+
+def kill_itself(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def die_at_once(observed: Observed) -> None:
+    observed.begin()
+    kill_itself(signal.SIGKILL)
+
+
+def die_at_once_with_all_of_its_group(observed: Observed) -> None:
+    observed.begin()
+    os.killpg(0, signal.SIGTERM)
+    signal.pause()
+
+
+def close_all_descriptors(observed: Observed) -> None:
+    run = observed.begin()
+    run.rows(read=111)
+    with run.stage("load"), run.stage("parse"):
+        os.closerange(3, 4096)
+        run.rows(read=1000)
+        run.event("nobody hears it")
+        # Without ever leaving the stage: the process ends as if it had gone well.
+        os._exit(0)
+
+
+def open_sockets_where_ours_were(observed: Observed) -> None:
+    run = observed.begin()
+    os.closerange(3, 4096)
+    pairs = [socket.socketpair() for _ in range(8)]
+    run.rows(read=1000)
+    run.event("this must not go to anybody else")
+    got = b""
+    for pair in pairs:
+        for end in pair:
+            end.setblocking(False)
+            try:
+                got += end.recv(4096)
+            except BlockingIOError:
+                continue
+    observed.tell(got=got.decode())
+
+
+def leave_a_child_behind(observed: Observed) -> None:
+    run = observed.begin()
+    run.rows(read=100)
+    receiver, sender = os.pipe()
+    with run.stage("load"), run.stage("parse"):
+        if os.fork() == 0:
+            current_run().rows(read=11)
+            os.write(sender, b"x")
+            sys.stdin.read()
+            os._exit(0)
+        os.read(receiver, 1)
+        kill_itself(signal.SIGKILL)
+
+
+def hold(observed: Observed) -> None:
+    """Have descriptors that children inherit, and wait for the test."""
+    with socket.create_server(("127.0.0.1", 0)) as listening, Path(__file__).open("rb") as file:
+        for held in (listening, file):
+            os.set_inheritable(held.fileno(), True)
+        observed.begin()
+        observed.tell(held=[listening.fileno(), file.fileno()])
+        sys.stdin.read()
+        observed.end()
+
+
+def look_for_children(observed: Observed) -> None:
+    """Ask for children right after the start; the shell is slow, as on a busy machine."""
+    spawn._DETACH = f"sleep 0.2; {spawn._DETACH}"
+    observed.begin()
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        observed.tell(children=False)
+    else:
+        observed.tell(children=True)
+    observed.end()
+
+
+def wait_for_children(observed: Observed) -> None:
+    """Wait for all children, as user code may: first those that there are, then until there are none."""
+    observed.begin()
+    observed.tell(ready=True)
+    sys.stdin.read()
+    own = os.fork()
+    if own == 0:
+        os._exit(0)
+    reaped, began = [], time.monotonic()
+    try:
+        while True:
+            reaped.append(os.wait()[0])
+    except ChildProcessError:
+        observed.tell(own=own, reaped=reaped, wait_s=time.monotonic() - began)
+    observed.end()
+
+
+def have_a_large_child(observed: Observed) -> None:
+    observed.begin()
+    child = subprocess.Popen([sys.executable, "-c", _HOLDS], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.stdout.readline()
+    observed.end()
+    # The observer looks a last time before it acknowledges the end.
+    observed.channel.wait_acknowledged(30)
+    child.communicate()
+
+
+def be_busy(observed: Observed) -> None:
+    def work(seconds: float) -> None:
+        until = time.process_time() + seconds
+        while time.process_time() < until:
+            pass
+
+    work(BUSY_BEFORE_S)
+    observed.begin()
+    work(BUSY_DURING_S)
+    observed.end()
+
+
+def pause(observed: Observed) -> None:
+    with observed.begin().stage("ask"):
+        current_run().rows(read=5)
+    observed.pause()
+
+
+def go_on(observed: Observed) -> None:
+    with observed.begin().stage("take"):
+        current_run().rows(read=7, written=3)
+    observed.end()
+
+
+def without_a_process(observed: Observed) -> None:
+    def fail(*args: Any) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    spawn.spawnv_passfds = fail
+    succeed(observed)
+
+
+def without_a_shell(observed: Observed) -> None:
+    spawn._SHELL = "/nonexistent/sh"
+    succeed(observed)
+
+
+def with_a_shell_that_cannot_fork(observed: Observed) -> None:
+    spawn._DETACH = "exit 2"
+    succeed(observed)
+
+
+SCENARIOS: dict[str, Callable[[Observed], None]] = {
+    "succeeds": succeed,
+    "fails": fail,
+    "SIGKILL": lambda observed: die(observed, lambda: kill_itself(signal.SIGKILL)),
+    "SIGTERM": lambda observed: die(observed, lambda: kill_itself(signal.SIGTERM)),
+    "segfault": lambda observed: die(observed, lambda: ctypes.string_at(0)),
+    "os._exit(0)": lambda observed: die(observed, lambda: os._exit(0)),
+    "os._exit(3)": lambda observed: die(observed, lambda: os._exit(3)),
+    "killed at once": die_at_once,
+    "group ended at once": die_at_once_with_all_of_its_group,
+    "closes all descriptors": close_all_descriptors,
+    "opens sockets": open_sockets_where_ours_were,
+    "leaves a child": leave_a_child_behind,
+    "holds": hold,
+    "waits": wait_for_children,
+    "looks for children": look_for_children,
+    "large child": have_a_large_child,
+    "busy": be_busy,
+    "pauses": pause,
+    "goes on": go_on,
+    "no process": without_a_process,
+    "no shell": without_a_shell,
+    "shell cannot fork": with_a_shell_that_cannot_fork,
+}
+
+if __name__ == "__main__":
+    SCENARIOS[sys.argv[1]](Observed(json.loads(sys.argv[2])))
