@@ -40,6 +40,7 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._socket = sock
+        self._identity = _identity(sock)
         self._lock = threading.RLock()
         self._waiting: deque[bytes] = deque()
         self.dropped = 0
@@ -54,7 +55,9 @@ class Channel:
 
     def send(self, frame: Frame) -> None:
         """Send a frame, or queue it, without waiting. A sidecar that is gone is no error."""
-        line = json.dumps(frame, separators=(",", ":"), default=str).encode("ascii") + b"\n"
+        # A lone surrogate (a file name that is not UTF-8) becomes "?" here, or no format of any target could hold it.
+        line = json.dumps(frame, separators=(",", ":"), default=str, ensure_ascii=False).encode("utf-8", "replace")
+        line += b"\n"
         with self._lock:
             if len(self._waiting) >= _MAX_WAITING:
                 self._flush()
@@ -67,6 +70,9 @@ class Channel:
     def _flush(self) -> None:
         while self._waiting:
             try:
+                if _identity(self._socket) != self._identity:
+                    # User code has closed all descriptors, and ours has become something of its own.
+                    raise BrokenPipeError
                 sent = self._socket.send(self._waiting[0])
             except (BlockingIOError, InterruptedError):
                 return
@@ -105,7 +111,11 @@ class Channel:
     def close(self) -> None:
         """Close this end; the sidecar sees the end of the stream."""
         with contextlib.suppress(OSError):
-            self._socket.close()
+            if _identity(self._socket) == self._identity:
+                self._socket.close()
+                return
+        # Not ours any more: whoever has the descriptor now keeps it.
+        self._socket.detach()
 
 
 def _after_fork_in_child() -> None:
@@ -114,6 +124,11 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _identity(sock: socket.socket) -> tuple[int, int]:
+    status = os.fstat(sock.fileno())
+    return status.st_dev, status.st_ino
 
 
 class FrameReader:

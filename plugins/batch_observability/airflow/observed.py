@@ -12,12 +12,11 @@ from typing import Any
 from batch_observability import config, schema
 from batch_observability.airflow import compat
 from batch_observability.airflow.correlation import correlate_logs
-from batch_observability.channel import Channel
 from batch_observability.ids import derive_span_id, format_traceparent
 from batch_observability.model import BatchModel
 from batch_observability.run import Run, RunContext, process_usage, set_current_run
 from batch_observability.schema import Outcome
-from batch_observability.sidecar.spawn import start_observer
+from batch_observability.sidecar.spawn import Observer, start_observer
 
 _SOURCE = "airflow"
 # How long the end may wait for a socket that is full; the end's budget is 20 ms.
@@ -30,14 +29,14 @@ class _Open:
     The run that is open in this process.
 
     Attributes:
-        ends_with_task: the observer, or its disk, ends with this process: it must have sent or kept all before.
+        ends_with_task: the sidecar's container ends with this process: it must have sent or kept all before.
         resumes_here: `dag.test()` goes on with a deferred task at once, in this process.
         pid: of this process; a forked child of user code has no open run.
     """
 
     task_instance: Any
     run: Run
-    channel: Channel
+    observer: Observer
     settings: config.Settings
     ends_with_task: bool
     resumes_here: bool
@@ -67,15 +66,11 @@ def begin(task_instance: Any, model: BatchModel) -> None:
     settings = compat.settings()
     tracing = compat.airflow_tracing()
     context = _context(task_instance, model, settings, tracing=tracing)
-    channel, separate = start_observer(context, settings.as_frame(), airflow_tracing=tracing)
-    run = Run(context, channel, compat.redact)
-    ends_with_task = (
-        not separate
-        or settings.wait_at_end == "always"
-        or (settings.wait_at_end == "auto" and compat.is_kubernetes_pod())
-    )
+    observer = start_observer(context, settings.as_frame(), airflow_tracing=tracing)
+    run = Run(context, observer.channel, compat.redact)
+    ends_with_task = settings.wait_at_end == "always" or (settings.wait_at_end == "auto" and compat.is_kubernetes_pod())
     resumes_here = compat.in_process(task_instance)
-    _open = _Open(task_instance, run, channel, settings, ends_with_task, resumes_here, os.getpid())
+    _open = _Open(task_instance, run, observer, settings, ends_with_task, resumes_here, os.getpid())
     _last = run
     set_current_run(run)
     correlate_logs(run)
@@ -87,7 +82,7 @@ def end(task_instance: Any, outcome: Outcome, error: BaseException | str | None 
     opened = open_task_instance()
     if _open is None or opened is None or opened.id != task_instance.id:
         return
-    _close("end", outcome=outcome.value, error=_open.run.describe(error), wait=_open.ends_with_task)
+    _close("end", outcome=outcome.value, error=_open.run.describe(error), wait=_must_wait(_open))
 
 
 def pause() -> None:
@@ -96,16 +91,20 @@ def pause() -> None:
         _close("pause")
 
 
+def _must_wait(opened: _Open) -> bool:
+    return opened.ends_with_task or not opened.observer.separate
+
+
 def _close(kind: str, **values: Any) -> None:
     global _open
     opened, _open = _open, None
     if opened is None:
         return
-    channel = opened.channel
+    channel = opened.observer.channel
     usage = process_usage()
     channel.send({"t": kind, "ts": time.time_ns(), "usage": usage, "dropped": channel.dropped, **values})
     channel.drain(_DRAIN_S)
-    if opened.ends_with_task or (opened.resumes_here and kind == "pause"):
+    if _must_wait(opened) or (opened.resumes_here and kind == "pause"):
         channel.wait_acknowledged(opened.settings.wait_timeout)
     channel.close()
     set_current_run(None)

@@ -106,10 +106,11 @@ def _try(name: str, batch: Batch, settings: config.Settings, timeout_s: float) -
 
 def _try_backend(name: str, batch: Batch, timeout_s: float) -> list[Finding]:
     result: dict[str, Any] = {}
+    environ = dict(os.environ)
 
     def send() -> None:
         try:
-            target = make_target(name)
+            target = make_target(name, environ)
             target.send(batch.only(target.signals))
         except Exception as error:
             result["error"] = error

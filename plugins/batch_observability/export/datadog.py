@@ -19,14 +19,15 @@ from urllib.parse import urlsplit
 
 from batch_observability import schema
 from batch_observability.export.signals import EVENTS, METRICS, TRACES, Batch, Point, Span, tag_list
-from batch_observability.export.target import ExportError, complaints
+from batch_observability.export.target import ExportError, complaints, tracing_disabled
 from batch_observability.schema import MetricType
 
 _KEEP = 2  # USER_KEEP: https://docs.datadoghq.com/tracing/trace_pipeline/ingestion_mechanisms/
 _DOGSTATSD_SOCKET = Path("/var/run/datadog/dsd.socket")
 # The trace view cuts longer values itself (25,000 characters); DogStatsD drops events above 8 KB.
 _MAX_VALUE = 25000
-_MAX_EVENT_TEXT = 4000
+_MAX_EVENT_BYTES = 4000
+_FORCED = ("DD_TRACE_LOGGING_RATE",)
 _ICMP_WITHIN_S = 0.01
 _DDTRACE_ENVIRONMENT = {
     # v0.5 answered by 404 breaks the downgrade to v0.4 in ddtrace 4.16, and loses the payload.
@@ -34,6 +35,8 @@ _DDTRACE_ENVIRONMENT = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
     "DD_TRACE_STARTUP_LOGS": "false",
+    # A failed delivery is known by its log line only; by default the same line comes once in a minute.
+    "DD_TRACE_LOGGING_RATE": "0",
     # One run is one payload, sent when we say so and never by the background thread.
     "DD_TRACE_PARTIAL_FLUSH_ENABLED": "false",
     "DD_TRACE_WRITER_INTERVAL_SECONDS": "3600",
@@ -63,7 +66,7 @@ class DatadogTarget:
             (self._send_metrics, batch.points or batch.events),
             (self._send_spans, batch.spans),
         ):
-            if not wanted:
+            if not wanted or (send == self._send_spans and tracing_disabled(self._environ)):
                 continue
             try:
                 send(batch)
@@ -97,7 +100,7 @@ class DatadogTarget:
         for event in batch.events:
             statsd.event(
                 event.title,
-                event.text[:_MAX_EVENT_TEXT],
+                event.text.encode()[:_MAX_EVENT_BYTES].decode(errors="ignore"),
                 alert_type=event.alert_type,
                 aggregation_key=event.aggregation_key[:100],
                 date_happened=event.time_ns // 10**9,
@@ -122,7 +125,7 @@ def _number(point: Point) -> float:
 
 def _import_tracer(environ: MutableMapping[str, str], batch: Batch) -> Any:
     for name, value in _DDTRACE_ENVIRONMENT.items():
-        environ.setdefault(name, value)
+        environ[name] = value if name in _FORCED else environ.get(name, value)
     # With `otlp` here ddtrace would send by OTLP, which is our other target's business.
     environ.pop("OTEL_TRACES_EXPORTER", None)
     # A service other than DD_SERVICE would lose its version.

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from batch_observability import schema
 from batch_observability.config import Settings
 from batch_observability.export.signals import EVENTS, LOGS, METRICS, TRACES, Batch, LogRecord, Point
 from batch_observability.export.spool import Entry, Spool
-from batch_observability.export.target import Choice, ExportError, Target, make_target
+from batch_observability.export.target import INSTALL, Choice, ExportError, Target, make_target
 
 log = logging.getLogger("batch_observability.export")
 
@@ -48,6 +49,7 @@ class Delivery:
         self._choice = choice
         self._spool = Spool(settings.state_path / "spool", settings.spool_max_mb)
         self._targets: dict[str, Target] = {}
+        self._environ = dict(os.environ)
 
     def deliver(self, batch: Batch, on_safe: Callable[[], None] = lambda: None) -> Report:
         """
@@ -62,8 +64,9 @@ class Delivery:
         on_safe()
         report = Report()
         waiting = {name: self._start(name, batch, entries, report) for name in self._choice.targets if name != "spool"}
+        give_up = time.monotonic() + self._settings.export_timeout
         for name, thread in waiting.items():
-            thread.join(self._settings.export_timeout)
+            thread.join(max(give_up - time.monotonic(), 0))
             if thread.is_alive():
                 report.targets[name] = f"{name} did not answer within {self._settings.export_timeout:g} s"
                 log.warning("%s: %s", batch.name, report.targets[name])
@@ -90,10 +93,13 @@ class Delivery:
     def _start(self, name: str, batch: Batch, entries: dict[str, Entry], report: Report) -> threading.Thread:
         def send() -> None:
             try:
-                target = self._targets.setdefault(name, make_target(name))
+                target = self._targets.get(name) or make_target(name, self._environ)
+                self._targets[name] = target
                 target.send(batch.only(target.signals))
             except ExportError as error:
                 failed, reason = error.signals, str(error)
+            except ImportError as error:
+                failed, reason = _ALL, f"{error}: {INSTALL.format(extra=name)}"
             except Exception as error:
                 failed, reason = _ALL, f"{type(error).__name__}: {error}"
             else:
@@ -136,11 +142,12 @@ def append_log(folder: Path, batch: Batch) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, lines)
-        full = os.fstat(descriptor).st_size > _LOG_BYTES
+        ours = os.fstat(descriptor)
+        # Another process may have put a new file in its place.
+        if ours.st_size > _LOG_BYTES and os.path.samestat(ours, path.stat()):
+            path.replace(path.with_suffix(".jsonl.1"))
     finally:
         os.close(descriptor)
-    if full:
-        path.replace(path.with_suffix(".jsonl.1"))
 
 
 def as_line(record: LogRecord) -> dict[str, Any]:

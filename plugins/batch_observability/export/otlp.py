@@ -8,7 +8,7 @@ comes with Airflow). Metrics are deltas: each run is a process of its own.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +17,13 @@ from batch_observability import schema
 from batch_observability._version import __version__
 from batch_observability.export.otlp_json import SEVERITIES, resource_attributes, span_attributes
 from batch_observability.export.signals import LOGS, METRICS, TRACES, Batch, LogRecord, Span
-from batch_observability.export.target import ExportError, complaints, otlp_endpoint
+from batch_observability.export.target import (
+    ExportError,
+    complaints,
+    otlp_endpoint,
+    otlp_endpoints,
+    otlp_switched_off,
+)
 from batch_observability.schema import MetricType
 
 _SCOPE = "batch_observability"
@@ -35,7 +41,7 @@ class OtlpTarget:
     name = "otlp"
     signals = frozenset({TRACES, METRICS, LOGS})
 
-    def __init__(self, environ: MutableMapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._exporters: dict[str, Any] = {}
 
@@ -50,7 +56,7 @@ class OtlpTarget:
             sent = {
                 signal: pool.submit(self._export, signal, convert, batch)
                 for signal, (convert, wanted) in senders.items()
-                if wanted and otlp_endpoint(self._environ, signal.upper())
+                if wanted and self._is_wanted(signal)
             }
             failed = {signal: reason for signal, future in sent.items() if (reason := future.result())}
         if failed:
@@ -65,6 +71,12 @@ class OtlpTarget:
                 result = f"{type(error).__name__}: {error}"
         return "" if result == "SUCCESS" else f"the OTLP endpoint did not take the {signal}: {[result, *said][-1]}"
 
+    def _is_wanted(self, signal: str) -> bool:
+        if otlp_endpoints(self._environ):
+            return bool(otlp_endpoint(self._environ, signal.upper()))
+        # Chosen by BATCHOBS_EXPORT, with no endpoint: the SDK's default is a collector on this host.
+        return not otlp_switched_off(self._environ, signal.upper())
+
     def _exporter(self, signal: str) -> Any:
         if signal not in self._exporters:
             protocol = _protocol(self._environ, signal.upper())
@@ -78,7 +90,7 @@ class OtlpTarget:
         return self._exporters[signal]
 
 
-def _protocol(environ: MutableMapping[str, str], signal: str) -> str:
+def _protocol(environ: Mapping[str, str], signal: str) -> str:
     said = environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
     if said:
         return "grpc" if said == "grpc" else "http"

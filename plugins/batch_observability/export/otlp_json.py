@@ -101,10 +101,10 @@ def span_attributes(span: Span) -> dict[str, Attribute]:
 def _value(value: Any) -> Json:
     if isinstance(value, bool):
         return {"boolValue": value}
-    if isinstance(value, int):
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
         return {"intValue": str(value)}
-    if isinstance(value, float):
-        return {"doubleValue": value}
+    if isinstance(value, int | float):
+        return {"doubleValue": float(value)}
     if isinstance(value, dict):
         return {"kvlistValue": {"values": _attributes(value)}}
     return {"stringValue": str(value)}

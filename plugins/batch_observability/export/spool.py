@@ -59,11 +59,16 @@ class Spool:
         now_ns = time.time_ns()
         stem = f"{now_ns:020d}-{re.sub(r'[^A-Za-z0-9_.-]', '_', batch.name)[:100]}"
         files = {}
-        for signal, document in encode(batch, now_ns).items():
-            path = folder / f"{stem}.{signal}.jsonl"
-            _write(path, json.dumps(document, separators=(",", ":")).encode() + b"\n")
-            files[signal] = path
-        _sync_folder(folder)
+        try:
+            for signal, document in encode(batch, now_ns).items():
+                path = files[signal] = folder / f"{stem}.{signal}.jsonl"
+                _write(path, json.dumps(document, separators=(",", ":")).encode() + b"\n")
+            _sync_folder(folder)
+        except OSError:
+            # Half a batch would be sent twice once the other half is.
+            for path in files.values():
+                path.unlink(missing_ok=True)
+            raise
         return Entry(files, self._make_room(keep=set(files.values())))
 
     def waiting(self) -> list[Path]:
@@ -90,11 +95,15 @@ def _write(path: Path, data: bytes) -> None:
     # Under another name first: a reader never sees half a document.
     partial = path.with_suffix(".part")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _sync_folder(folder: Path) -> None:

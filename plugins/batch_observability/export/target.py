@@ -101,14 +101,31 @@ def installed(target: str) -> bool:
         return False
 
 
+def tracing_disabled(environ: Mapping[str, str]) -> bool:
+    """Whether the user has switched Datadog's tracing off."""
+    return environ.get("DD_TRACE_ENABLED", "").strip().lower() in ("false", "0")
+
+
 def otlp_endpoint(environ: Mapping[str, str], signal: str) -> str:
     """Return the endpoint variable's value that a signal (`TRACES`, `METRICS`, `LOGS`) goes to, or ""."""
-    if environ.get(f"OTEL_{signal}_EXPORTER", "").strip().lower() == "none":
+    if otlp_switched_off(environ, signal):
         return ""
     return environ.get(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
 
 
+def otlp_switched_off(environ: Mapping[str, str], signal: str) -> bool:
+    """Whether the user wants no such signal (`TRACES`, `METRICS`, `LOGS`) by OTLP."""
+    return environ.get(f"OTEL_{signal}_EXPORTER", "").strip().lower() == "none"
+
+
+def otlp_endpoints(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the endpoint of each signal that has one."""
+    return {signal: endpoint for signal in _OTLP_SIGNALS if (endpoint := otlp_endpoint(environ, signal))}
+
+
 def _datadog(environ: Mapping[str, str]) -> tuple[bool, str]:
+    if tracing_disabled(environ):
+        return False, "DD_TRACE_ENABLED is false"
     variable = next((name for name in ("DD_TRACE_AGENT_URL", "DD_AGENT_HOST") if environ.get(name)), None)
     if variable:
         reason = f"{variable} is {environ[variable]}"
@@ -129,7 +146,7 @@ def _datadog(environ: Mapping[str, str]) -> tuple[bool, str]:
 def _otlp(environ: Mapping[str, str]) -> tuple[bool, str]:
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False, "OTEL_SDK_DISABLED is true"
-    endpoints = [endpoint for signal in _OTLP_SIGNALS if (endpoint := otlp_endpoint(environ, signal))]
+    endpoints = list(otlp_endpoints(environ).values())
     if not endpoints:
         return False, "OTEL_EXPORTER_OTLP_ENDPOINT is not set"
     if not installed("otlp"):
@@ -141,8 +158,9 @@ def _same_host(environ: Mapping[str, str]) -> bool:
     agent_url = environ.get("DD_TRACE_AGENT_URL")
     agent = urlsplit(agent_url).hostname if agent_url else environ.get("DD_AGENT_HOST", AGENT_ADDRESS[0])
     local = {"localhost", "127.0.0.1", "::1", None}
-    collector = urlsplit(otlp_endpoint(environ, "TRACES")).hostname
-    return agent == collector or {agent, collector} <= local
+    endpoint = otlp_endpoint(environ, "TRACES")
+    collector = urlsplit(endpoint).hostname
+    return bool(endpoint) and (agent == collector or {agent, collector} <= local)
 
 
 def _agent_answers() -> bool:
@@ -161,7 +179,7 @@ def _agent_answers() -> bool:
 @contextmanager
 def complaints(name: str) -> Iterator[list[str]]:
     """
-    Collect the warnings that this thread logs below a logger, and keep them from others: we tell them ourselves.
+    Collect the warnings that this thread logs below a logger.
 
     Both exporters log why a delivery failed, and say it nowhere else.
     """
@@ -175,16 +193,19 @@ def complaints(name: str) -> Iterator[list[str]]:
 
     logger, handler = logging.getLogger(name), Collect(level=logging.WARNING)
     logger.addHandler(handler)
-    logger.propagate = False
     try:
         yield found
     finally:
         logger.removeHandler(handler)
 
 
-def make_target(name: str) -> Target:
+def make_target(name: str, environ: Mapping[str, str]) -> Target:
     """
     Make a target; this imports what it needs.
+
+    Args:
+        name: of the target.
+        environ: the environment before any target was made: ddtrace's is changed in the process's own.
 
     Raises:
         ImportError: if the packages of the target are missing.
@@ -195,4 +216,4 @@ def make_target(name: str) -> Target:
         return DatadogTarget(os.environ)
     from batch_observability.export.otlp import OtlpTarget
 
-    return OtlpTarget(os.environ)
+    return OtlpTarget(environ)

@@ -9,14 +9,17 @@ import os
 import signal
 import socket
 import sys
-from contextlib import suppress
+from itertools import pairwise
 
 
 def main(role: str, descriptor: int, pidfd: int | None = None) -> None:
     """Observe the run, or help the scheduler, at the other end of a socket."""
-    with suppress(PermissionError):  # it leads a session already
-        os.setsid()
+    # Descriptors of the observed process that are inherited by any child, as some C libraries make them.
+    kept = sorted({0, 1, 2, descriptor, *([] if pidfd is None else [pidfd])})
+    for below, above in pairwise([*kept, os.sysconf("SC_OPEN_MAX")]):
+        os.closerange(below + 1, above)
     os.chdir("/")
+    os.umask(0o077)
     # A service manager that ends the task may signal us too; we end by ourselves when the task has.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

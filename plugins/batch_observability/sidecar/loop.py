@@ -160,11 +160,15 @@ class _Observer:
 
     def _send_start(self) -> None:
         """Tell that the run has begun, from a child: what it imports to do so is gone with it."""
-        if self._observation.phase > 1 or os.fork():
+        if self._observation.phase > 1:
             return
-        with suppress(Exception):
-            self._delivery.deliver(ending.started(self._observation.context))
-        os._exit(0)
+        start = ending.started(self._observation.context)
+        if not self._separate:
+            self._delivery.deliver(start)
+        elif not os.fork():
+            with suppress(Exception):
+                self._delivery.deliver(start)
+            os._exit(0)
 
     def _finish(self, ended_ns: int) -> None:
         observation, process = self._observation, self._process
@@ -206,7 +210,7 @@ class _Observer:
 
     def _pause(self) -> None:
         """Keep the state of a run that is deferred or rescheduled for the sidecar of its next phase."""
-        if not self._start_told and self._separate:
+        if not self._start_told:
             self._send_start()
         self._add_up()
         try:

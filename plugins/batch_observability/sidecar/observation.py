@@ -124,6 +124,8 @@ class Observation:
             ValueError, KeyError, TypeError: if the text is no such state.
         """
         state = json.loads(text)
+        if not isinstance(state, dict):
+            raise TypeError("not the state of a run")
         earlier = Observation(_context(state.pop("context")), state.pop("max_stages"))
         stages = {stage["span_id"]: StageRecord(**stage) for stage in state.pop("stages").values()}
         for name in ("rows", "measurements", "events", "cpu_s", "memory_peak", "dropped"):
