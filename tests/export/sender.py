@@ -39,7 +39,7 @@ class Order:
 def carry_out(order: Order) -> list[dict[str, Any]]:
     """Return for each batch: errors by target, signals that were not taken, seconds, and files at the safe moment."""
     if order.settings is None:
-        target = make_target(order.targets[0])
+        target = make_target(order.targets[0], dict(os.environ))
         return [_send(target, batch) for batch in order.batches]
     delivery = Delivery(order.settings, Choice(order.targets, ()))
     return [_deliver(delivery, order.settings, batch) for batch in order.batches]

@@ -123,7 +123,6 @@ def test_a_long_run_fits_into_datagrams(listener, monkeypatch):
     assert len(arrived(listener, batch)) == 500
 
 
-@pytest.mark.xfail(strict=True, reason="the text is cut at 4000 characters, which are up to 16,000 bytes")
 def test_an_event_is_cut_to_the_8_kb_that_an_agent_reads(monkeypatch):
     """https://docs.datadoghq.com/extend/dogstatsd/high_throughput/: the Agent's buffer holds 8192 bytes."""
     with DogStatsDListener() as listener:

@@ -76,9 +76,6 @@ def test_the_log_file_is_rotated_when_it_is_large(tmp_path, monkeypatch):
     assert all(path.stat().st_size < 4000 for path in (tmp_path / "logs").iterdir())
 
 
-@pytest.mark.xfail(
-    strict=True, reason="two that see a full file both rename it: the second puts the new file over the old one"
-)
 def test_two_processes_that_rotate_at_once_lose_no_line(tmp_path, monkeypatch):
     """The other process writes, rotates and writes on while this one is between its write and its look at the size."""
     folder = tmp_path / "logs"
@@ -121,9 +118,6 @@ def test_our_own_warnings_go_to_a_file_for_the_owner_only(tmp_path):
     assert mode(path) == 0o600
 
 
-@pytest.mark.xfail(
-    strict=True, reason="RotatingFileHandler makes the next file with the mode that the umask leaves, 0644"
-)
 @pytest.mark.usefixtures("_own_logger")
 def test_the_file_of_our_own_warnings_stays_private_when_it_is_rotated(tmp_path):
     log_problems_to(tmp_path / "logs")

@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from batch_observability import schema
 from batch_observability.export.otlp_json import encode
-from batch_observability.export.signals import Batch, Error, Point, Span
+from batch_observability.export.signals import Batch, Point, Span
 from tests.export.batches import ENV, VERSION, run_batch
 
 NOW_NS = 1_790_000_000_123_456_789
@@ -195,13 +195,6 @@ def test_an_event_is_a_log_record(batch, alert_type, severity):
     assert plain(record.attributes)["aggregation_key"] == "churn:killed"
 
 
-@pytest.mark.xfail(strict=True, reason="the document holds a lone surrogate, which no JSON parser of protobuf takes")
-def test_a_file_name_that_is_no_unicode_can_be_read_back(batch):
-    run = replace(batch.spans[0], error=Error("OSError", "No such file: 'caf\udce9.csv'"))
-    assert parse("traces", encode(replace(batch, spans=(run,)), NOW_NS)["traces"])
-
-
-@pytest.mark.xfail(strict=True, reason="a whole number beyond 64 bits is written as intValue")
 def test_a_number_beyond_64_bits_can_be_read_back(batch):
     run = replace(batch.spans[0], attributes={schema.ROWS_READ: 2**64})
     point = Point(schema.METRIC_ROWS_READ, 2**64, {})

@@ -157,9 +157,6 @@ def full_disk(monkeypatch, after):
     monkeypatch.setattr(os, "fsync", fsync)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a half written .part file stays, is not counted by the bound and is never removed"
-)
 def test_a_full_disk_leaves_no_half_written_file(spool, monkeypatch):
     full_disk(monkeypatch, after=0)
     with pytest.raises(OSError, match="No space left"):
@@ -167,9 +164,6 @@ def test_a_full_disk_leaves_no_half_written_file(spool, monkeypatch):
     assert list(spool.folder.rglob("*.part")) == []
 
 
-@pytest.mark.xfail(
-    strict=True, reason="signals written before the disk was full stay behind without an Entry that could remove them"
-)
 def test_a_batch_is_kept_whole_or_not_at_all(spool, monkeypatch):
     full_disk(monkeypatch, after=2)
     with pytest.raises(OSError, match="No space left"):

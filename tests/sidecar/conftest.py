@@ -121,9 +121,8 @@ class Observed:
         """Return its sidecar as soon as that is set up."""
 
         def set_up():
-            found = [process for process in self.sidecars() if os.getsid(process.pid) == process.pid]
             ignored = int(1 << signal.SIGTERM - 1)
-            return [process for process in found if _ignored(process.pid) & ignored]
+            return [process for process in self.sidecars() if _ignored(process.pid) & ignored]
 
         (sidecar,) = wait_until(set_up, "the sidecar is set up", 20, self.family.survivors, every=0.02)
         return sidecar

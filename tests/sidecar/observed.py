@@ -37,7 +37,12 @@ class Observed:
         self._options = options
         self._settings = config.load()
         self.channel: Channel | None = None
-        self.separate = False
+        self.observer: spawn.Observer | None = None
+
+    @property
+    def separate(self) -> bool:
+        """Whether the observer is a process of its own, as far as is known by now."""
+        return self.observer is not None and self.observer.separate
 
     def tell(self, **values: Any) -> None:
         """Tell the test something that it cannot see."""
@@ -58,7 +63,8 @@ class Observed:
             resumed=self._options.get("resumed", False),
         )
         began = time.monotonic()
-        self.channel, self.separate = spawn.start_observer(context, self._settings.as_frame())
+        self.observer = spawn.start_observer(context, self._settings.as_frame())
+        self.channel = self.observer.channel
         self.tell(begin_s=time.monotonic() - began, separate=self.separate)
         run = Run(context, self.channel)
         set_current_run(run)
@@ -178,19 +184,6 @@ def hold(observed: Observed) -> None:
         observed.end()
 
 
-def look_for_children(observed: Observed) -> None:
-    """Ask for children right after the start; the shell is slow, as on a busy machine."""
-    spawn._DETACH = f"sleep 0.2; {spawn._DETACH}"
-    observed.begin()
-    try:
-        os.waitpid(-1, os.WNOHANG)
-    except ChildProcessError:
-        observed.tell(children=False)
-    else:
-        observed.tell(children=True)
-    observed.end()
-
-
 def wait_for_children(observed: Observed) -> None:
     """Wait for all children, as user code may: first those that there are, then until there are none."""
     observed.begin()
@@ -243,10 +236,10 @@ def go_on(observed: Observed) -> None:
 
 
 def without_a_process(observed: Observed) -> None:
-    def fail(*args: Any) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    spawn.spawnv_passfds = fail
+    os.posix_spawn = fail
     succeed(observed)
 
 
@@ -275,7 +268,6 @@ SCENARIOS: dict[str, Callable[[Observed], None]] = {
     "leaves a child": leave_a_child_behind,
     "holds": hold,
     "waits": wait_for_children,
-    "looks for children": look_for_children,
     "large child": have_a_large_child,
     "busy": be_busy,
     "pauses": pause,

@@ -50,16 +50,9 @@ TABLE = [
     Row("killed at once", -9, "killed", "SIGKILL", "killed by SIGKILL", "", None),
     Row("group ended at once", -15, "killed", "SIGTERM", "killed by SIGTERM", "", None),
 ]
-NOT_YET = {
-    "group ended at once": "until the observer's Python has called setsid() it dies with the process group of the task",
-}
 
 
-def marks(row):
-    return pytest.mark.xfail(strict=True, reason=NOT_YET[row.scenario]) if row.scenario in NOT_YET else ()
-
-
-@pytest.mark.parametrize("row", [pytest.param(row, id=row.scenario, marks=marks(row)) for row in TABLE])
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.scenario) for row in TABLE])
 def test_one_run_span_tells_how_it_ended(observe, run_span, state, dogstatsd, row):
     observed = observe(row.scenario)
     assert observed.wait() == row.status
@@ -115,7 +108,6 @@ def test_where_no_process_can_be_started_a_thread_observes_and_one_line_says_so(
     assert line.endswith("): observing from a thread of the task")
 
 
-@pytest.mark.xfail(strict=True, reason="nobody looks at the shell's exit status: without a sidecar the run is lost")
 def test_a_shell_that_cannot_start_the_sidecar_does_not_cost_the_run(observe, state):
     observed = observe("shell cannot fork", BATCHOBS_EXPORT="spool")
     assert observed.wait() == 0

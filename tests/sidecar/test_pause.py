@@ -53,7 +53,6 @@ def test_a_run_that_pauses_goes_on_in_another_process_as_one_run(state):
     wait_until(lambda: started(state) == 1, "the start is told", 20, lambda: spooled(state, "metrics"), every=0.02)
 
 
-@pytest.mark.xfail(strict=True, reason="a thread that pauses has told no start, and the next phase takes it for told")
 def test_a_run_that_pauses_in_a_thread_tells_its_start_too(state):
     for frames in (
         (start(os.getpid(), state), {"t": "pause", "ts": at(3)}),

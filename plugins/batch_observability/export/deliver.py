@@ -10,8 +10,10 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -143,9 +145,9 @@ def append_log(folder: Path, batch: Batch) -> None:
     try:
         os.write(descriptor, lines)
         ours = os.fstat(descriptor)
-        # Another process may have put a new file in its place.
-        if ours.st_size > _LOG_BYTES and os.path.samestat(ours, path.stat()):
-            path.replace(path.with_suffix(".jsonl.1"))
+        with suppress(FileNotFoundError):  # another process has just rotated it, or put a new file in its place
+            if ours.st_size > _LOG_BYTES and os.path.samestat(ours, path.stat()):
+                path.replace(path.with_suffix(".jsonl.1"))
     finally:
         os.close(descriptor)
 
@@ -167,12 +169,19 @@ def private_folder(folder: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
+class _PrivateLog(RotatingFileHandler):
+    """A log file that only its owner reads, also after a rotation."""
+
+    def _open(self) -> TextIOWrapper:
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        return os.fdopen(descriptor, "a", encoding="utf-8")
+
+
 def log_problems_to(folder: Path) -> None:
     """Write our own warnings to `observer.log`, bounded: sidecars have no other place to say what went wrong."""
     try:
         private_folder(folder)
-        handler = RotatingFileHandler(folder / "observer.log", maxBytes=1_000_000, backupCount=1, delay=True)
-        os.close(os.open(folder / "observer.log", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        handler = _PrivateLog(folder / "observer.log", maxBytes=1_000_000, backupCount=1, delay=True)
     except OSError:
         return
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))

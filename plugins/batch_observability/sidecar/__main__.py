@@ -19,7 +19,6 @@ def main(role: str, descriptor: int, pidfd: int | None = None) -> None:
     for below, above in pairwise([*kept, os.sysconf("SC_OPEN_MAX")]):
         os.closerange(below + 1, above)
     os.chdir("/")
-    os.umask(0o077)
     # A service manager that ends the task may signal us too; we end by ourselves when the task has.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

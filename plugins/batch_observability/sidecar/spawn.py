@@ -30,6 +30,7 @@ _MAIN = str(Path(__file__).with_name("__main__.py"))
 _SHELL = "/bin/sh"
 # The program runs in the background of a shell that has nothing else to do.
 _DETACH = '"$@" &'
+_SETTLED_WITHIN_S = 0.01
 _STDIO = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_RDWR, 0) for descriptor in range(3)]
 
 
@@ -39,13 +40,26 @@ class Observer:
 
     Attributes:
         channel: to it.
-        separate: it is a process of its own; else it is a thread of this process, which must not leave before it has
-            acknowledged the end.
     """
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.separate = True
+        self._separate = True
+        self._settled = threading.Event()
+
+    @property
+    def separate(self) -> bool:
+        """
+        Whether it is a process of its own; else it is a thread of this process, which must not leave before it has
+        acknowledged the end. Known a moment after the start.
+        """
+        self._settled.wait(_SETTLED_WITHIN_S)
+        return self._separate
+
+    def settle(self, *, separate: bool) -> None:
+        """Say what it is."""
+        self._separate = separate
+        self._settled.set()
 
 
 def start_observer(context: RunContext, settings: dict[str, Any], *, airflow_tracing: bool = False) -> Observer:
@@ -73,7 +87,7 @@ def start_observer(context: RunContext, settings: dict[str, Any], *, airflow_tra
     )
 
     def observe_here(reason: object) -> None:
-        observer.separate = False
+        observer.settle(separate=False)
         log.warning("the sidecar could not be started (%s): observing from a thread of the task", reason)
         threading.Thread(target=_observe, args=(theirs,), name="batchobs-observer", daemon=True).start()
 
@@ -82,6 +96,7 @@ def start_observer(context: RunContext, settings: dict[str, Any], *, airflow_tra
             observe_here(f"{_SHELL} ended with {exit_code}")
         else:
             theirs.close()
+            observer.settle(separate=True)
 
     # Last, for what is started competes for the processor.
     try:
