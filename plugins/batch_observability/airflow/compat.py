@@ -59,7 +59,10 @@ def state_of(task_instance: Any) -> str:
 
 def exception_of(task_instance: Any) -> BaseException | None:
     """Return what a try failed with."""
-    error = task_instance.get_template_context().get("exception")
+    try:
+        error = task_instance.get_template_context().get("exception")
+    except Exception:
+        return None
     return error if isinstance(error, BaseException) else None
 
 

@@ -7,10 +7,11 @@ lines are made into records here, because Airflow's supervisor, which else makes
 
 from __future__ import annotations
 
-import io
+import atexit
 import logging
 import sys
-from collections.abc import MutableMapping
+import threading
+from collections.abc import Iterable, MutableMapping
 from typing import Any
 
 from batch_observability.run import Run
@@ -37,7 +38,9 @@ def correlate_logs(run: Run) -> None:
     for name, level in (("stdout", logging.INFO), ("stderr", logging.ERROR)):
         stream = getattr(sys, name)
         if not isinstance(stream, _PrintedLines):
-            setattr(sys, name, _PrintedLines(stream, structlog.get_logger(f"task.{name}"), level))
+            printed = _PrintedLines(stream, structlog.get_logger(f"task.{name}"), level)
+            setattr(sys, name, printed)
+            atexit.register(printed.finish)
 
 
 def _insert(processors: list[Any], position: int) -> None:
@@ -53,39 +56,47 @@ def add_run_fields(_logger: Any, _method: str, event_dict: MutableMapping[str, A
     return event_dict
 
 
-class _PrintedLines(io.TextIOBase):
-    """Stands in for stdout or stderr of a task process: whole lines become records, the rest is the stream's."""
+class _PrintedLines:
+    """Stands in for stdout or stderr of a task process: whole lines become records, all else is the stream's."""
 
     def __init__(self, stream: Any, logger: Any, level: int) -> None:
         self._stream = stream
         self._logger = logger
         self._level = level
-        self._line = ""
+        self._lock = threading.Lock()
+        self._unfinished: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        *lines, self._line = (self._line + text).split("\n")
+        """Make a record of each line that is whole now."""
+        with self._lock:
+            self._unfinished.append(text)
+            lines: list[str] = []
+            if "\n" in text:
+                *lines, rest = "".join(self._unfinished).split("\n")
+                self._unfinished = [rest]
+        # Outside of the lock: a handler may print.
+        self._log(lines)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write one after the other."""
+        for line in lines:
+            self.write(line)
+
+    def finish(self) -> None:
+        """
+        Make a record of a last line that nobody ended.
+
+        Not when it is flushed: a progress bar is, many times a second.
+        """
+        with self._lock:
+            rest, self._unfinished = "".join(self._unfinished), []
+        self._log([rest])
+
+    def _log(self, lines: list[str]) -> None:
         for line in lines:
             if line.strip():
                 self._logger.log(self._level, line.rstrip())
-        return len(text)
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-    def writable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return int(self._stream.fileno())
-
-    def isatty(self) -> bool:
-        return False
-
-    @property
-    def buffer(self) -> Any:
-        """The binary stream below, as `sys.stdout` has it."""
-        return self._stream.buffer
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return str(self._stream.encoding)

@@ -46,8 +46,12 @@ def help_scheduler(sock: socket.socket) -> None:
     # Asked once and kept: a backend that comes later is found by the next helper.
     delivery = Delivery(settings, choose(settings, os.environ))
     for frame in frames:
-        if frame["t"] == "dag_run":
+        if frame["t"] != "dag_run":
+            continue
+        try:
             delivery.deliver(dag_run_signals(frame, records, settings.airflow_service, begin["env"]))
+        except Exception:
+            log.warning("DAG run %s of %s is not told", frame.get("run_id"), frame.get("dag_id"), exc_info=True)
 
 
 def _frames(sock: socket.socket) -> Iterator[Frame]:
@@ -80,13 +84,13 @@ class Records:
         from sqlalchemy.exc import SQLAlchemyError
         from sqlalchemy.pool import NullPool
 
-        if self._engine is None:
-            self._engine = create_engine(self._url, poolclass=NullPool)
         try:
+            if self._engine is None:
+                self._engine = create_engine(self._url, poolclass=NullPool)
             with self._engine.connect() as connection:
                 _wait_until_committed(connection, dag_id, run_id)
                 rows = [dict(row) for query in _queries(dag_id, run_id) for row in connection.execute(query).mappings()]
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, ImportError) as error:
             # Its text may hold the URL; the class says enough.
             log.warning("the tries of %s %s cannot be read: %s", dag_id, run_id, type(error).__name__)
             return []

@@ -70,7 +70,10 @@ def on_task_instance_failed(task_instance: Any, error: Any) -> None:
 def _end(task_instance: Any, outcome: Outcome, error: Any = None) -> None:
     if not compat.is_task_process_object(task_instance):
         return
-    if observed.open_task_instance() is None and (model := model_of(task_instance.task)):
+    if observed.open_task_instance() is None:
+        last, model = observed.last_run(), model_of(task_instance.task)
+        if model is None or (last is not None and last.run_id == str(task_instance.id)):
+            return
         # It failed before it ran, for example in rendering its templates.
         observed.begin(task_instance, model)
     observed.end(task_instance, outcome, error)

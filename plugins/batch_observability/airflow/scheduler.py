@@ -36,6 +36,8 @@ def start_helper() -> Channel | None:
             return _Helper.channel
         if not _Helper.wanted or time.monotonic() - _Helper.started < _AGAIN_AFTER_S:
             return None
+        if _Helper.channel is not None:
+            _Helper.channel.close()
     settings = compat.settings()
     _Helper.pid, _Helper.started = os.getpid(), time.monotonic()
     _Helper.channel, _Helper.wanted = None, settings.dag_run_spans and not compat.airflow_tracing()

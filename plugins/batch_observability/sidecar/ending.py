@@ -164,8 +164,8 @@ def _run_span(observation: Observation, ending: Ending) -> Span:
 def _parent(context: RunContext, ending: Ending) -> int | None:
     if ending.death is None or context.parent_id == context.orphan_parent_id:
         return context.parent_id
-    # Airflow's own tracing: a signal is reported to the API server, which sends a span; an exit leaves none.
-    return context.orphan_parent_id if ending.death.signal else None
+    # Airflow's own tracing: a failure is reported to the API server, which sends a span; an exit with 0 leaves none.
+    return context.orphan_parent_id if ending.death.signal or ending.death.exit_code else None
 
 
 def _error(ending: Ending) -> Error | None:

@@ -81,15 +81,35 @@ class ObservedProcess:
 
     def death(self) -> Death:
         """What the process died of, as far as the system tells somebody who is not its parent."""
+        status = self._status_after_reaping()
+        if status is None:
+            status = self._status_before_reaping()
+        return Death() if status is None else Death.from_wait_status(status)
+
+    def _status_after_reaping(self) -> int | None:
         if self.pidfd is None:
-            return Death()
+            return None
         info = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, *([0] * 13)))
         try:
             fcntl.ioctl(self.pidfd, _PIDFD_GET_INFO, info)
         except OSError:
-            return Death()
+            return None
         fields = _PIDFD_INFO.unpack(info)
-        return Death.from_wait_status(fields[_EXIT_CODE]) if fields[0] & _PIDFD_INFO_EXIT else Death()
+        return int(fields[_EXIT_CODE]) if fields[0] & _PIDFD_INFO_EXIT else None
+
+    def _status_before_reaping(self) -> int | None:
+        """Read the wait status of a zombie, the 52nd field of its stat (proc_pid_stat(5))."""
+        stat = self._stat()
+        return int(stat[49]) if stat[:1] == ["Z"] else None
+
+    def _stat(self) -> list[str]:
+        """Return the fields from the third, the state; none if there is no such process, or no /proc."""
+        try:
+            text = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return []
+        # The second is its name in parentheses, which may hold anything.
+        return text.rpartition(")")[2].split()
 
     @property
     def alive(self) -> bool:
@@ -100,10 +120,7 @@ class ObservedProcess:
             return False
         except PermissionError:
             pass
-        try:
-            return ") Z" not in Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return True
+        return self._stat()[:1] != ["Z"]
 
 
 def _high_water_mark(pid: int) -> int:

@@ -1,0 +1,1 @@
+"""Tests of the Airflow adapter in one process: `dag.test()`, hooks, policy, correlation, the scheduler's helper."""
