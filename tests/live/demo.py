@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as dt_time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.live import evidence
@@ -25,6 +26,7 @@ from tests.live.airflow import Airflow
 from tests.live.airflow_client import FINAL_STATES
 from tests.live.demo_table import table
 from tests.live.dogstatsd import DogStatsDListener
+from tests.live.picture import waterfall
 from tests.live.processes import LiveError, Processes, wait_until
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 TRAINING, SCORING = "flight_delay_training", "flight_delay_scoring"
 FIRST_DAY, CUTOFF = date(2013, 2, 1), date(2013, 1, 31)
+BLIZZARD = (date(2013, 2, 8), date(2013, 2, 9))
 OK, DIFFERENT, BROKEN, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -67,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="N",
         help="score the first N days of February 2013 (default 14)",
     )
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the blizzard's trace as an SVG")
     options = parser.parse_args(arguments)
     progress = Progress()
     code = OK
@@ -75,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _train(stand.airflow, progress)
             _score(stand.airflow, [FIRST_DAY + timedelta(days=n) for n in range(options.days)], progress)
             code = _judge(stand, progress)
+            if options.picture:
+                _draw(stand, options.picture)
             if options.serve:
                 _serve(stand)
     except LiveError as error:
@@ -172,6 +178,17 @@ def _judge(stand: Stand, progress: Progress) -> int:
     print(f"{len(different)} differences between what ran and what arrived:")
     print(*(f"  {line}" for line in different), sep="\n", flush=True)
     return DIFFERENT
+
+
+def _draw(stand: Stand, file: Path) -> None:
+    """Draws a day that the blizzard fell on."""
+    days = {f"day_{day}": day for day in BLIZZARD}
+    for trace in stand.agent.traces():
+        runs = {span["meta"].get("airflow.dag_run.run_id") for span in trace}
+        if day := next((day for name, day in days.items() if name in runs), None):
+            file.write_text(waterfall(trace, f"{SCORING}, flights of {day}"), encoding="utf-8")
+            return
+    raise LiveError(f"no trace of {' or '.join(days)}: score more days")
 
 
 def _serve(stand: Stand) -> None:
