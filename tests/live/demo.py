@@ -103,7 +103,7 @@ def _stand(progress: Progress) -> Iterator[Stand]:
     ):
         progress("Datadog's test agent ready")
         environment = {
-            # Only what is triggered here runs: Airflow would add a run for today, which has no flights.
+            # Only what is triggered here runs: Airflow would add a run for today.
             "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
             "BATCHOBS_STATE_DIR": str(processes.folder / "state"),
             "DD_DOGSTATSD_URL": dogstatsd.url,

@@ -108,3 +108,13 @@ def test_what_cannot_be_executed_is_an_os_error_and_leaves_no_descriptor_behind(
     with ours, theirs, pytest.raises(OSError, match="nonexistent"):
         detach("sidecar", theirs, watch=os.getpid())
     assert descriptors(os.getpid()).keys() <= before.keys()
+
+
+def test_a_sidecar_that_does_not_understand_the_task_says_so(state):
+    """The package was upgraded below a scheduler that still runs the older one."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        detach("sidecar", theirs)
+        ours.send(b'{"t":"start","of":"another version"}\n')
+        log_file = state / "logs" / "observer.log"
+        wait_until(lambda: log_file.exists() and "a run is not told" in log_file.read_text("utf-8"), "it says so", 10)

@@ -16,8 +16,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from batch_observability import config
+from batch_observability._version import __version__
 from batch_observability.channel import ACK, Frame, FrameReader
-from batch_observability.config import Settings
 from batch_observability.export.deliver import Delivery, log_problems_to, private_folder
 from batch_observability.export.signals import Batch
 from batch_observability.export.target import choose
@@ -42,7 +43,12 @@ def observe_process(sock: socket.socket, pidfd: int | None) -> None:
     """Observe as a process of its own, until the run has ended and its signals are delivered."""
     # Children of ours that send the start are reaped by nobody.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    _Observer(sock, pidfd, separate=True).run()
+    try:
+        _Observer(sock, pidfd, separate=True).run()
+    except Exception:
+        # Where the package was changed below a running scheduler, task and sidecar do not speak one language.
+        log_problems_to(config.load(on_error=lambda _error: None).state_path / "logs")
+        log.exception("a run is not told: was the package upgraded (this is %s)? Restart Airflow", __version__)
 
 
 def observe_thread(sock: socket.socket) -> None:
@@ -70,7 +76,7 @@ class _Observer:
         if not first or first[0]["t"] != "start":
             return
         start, *more = first
-        self._settings = Settings.from_frame(start["settings"])
+        self._settings = config.Settings.from_frame(start["settings"])
         sys.path.extend(path for path in start["path"] if path not in sys.path)
         if self._separate:
             log_problems_to(self._settings.state_path / "logs")
