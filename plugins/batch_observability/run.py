@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import resource
-import sys
 import threading
 import time
 import traceback
@@ -284,15 +282,6 @@ def set_current_run(run: Run | None) -> None:
     """Make a run the one that `current_run()` returns; None for none."""
     global _current  # noqa: PLW0603  (a process is in one run at a time, in all its threads)
     _current = run or _INERT
-
-
-def process_usage() -> dict[str, float]:
-    """CPU seconds and peak memory in bytes of this process; CPU with the children that it has waited for."""
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return {
-        "cpu_s": own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime,
-        "memory_peak": own.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
-    }
 
 
 os.register_at_fork(after_in_child=lambda: current_run()._reset_after_fork())  # noqa: SLF001

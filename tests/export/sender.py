@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from batch_observability.config import Settings
-from batch_observability.export.deliver import Delivery
+from batch_observability.export.deliver import Delivery, make_target
 from batch_observability.export.signals import Batch
-from batch_observability.export.target import Choice, ExportError, make_target
+from batch_observability.export.target import Choice, ExportError
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 
 from batch_observability.config import Settings
-from batch_observability.export.datadog import agent_url
 from batch_observability.export.signals import METRICS, TRACES
 from tests.export.batches import DURATION_NS, ENV, VERSION, run_batch
 from tests.export.sender import Order
@@ -217,19 +216,6 @@ def test_a_tracer_that_the_user_has_switched_off_sends_no_spans_and_that_is_no_f
     low = batch.spans[0].trace_id & LOW
     assert out["results"][0]["errors"] == {"datadog": ""}
     assert not [span for span in agent.spans() if span["trace_id"] == low]
-
-
-@pytest.mark.parametrize(
-    ("environ", "url"),
-    [
-        ({}, "http://localhost:8126"),
-        ({"DD_AGENT_HOST": "node"}, "http://node:8126"),
-        ({"DD_AGENT_HOST": "node", "DD_TRACE_AGENT_PORT": "1"}, "http://node:1"),
-        ({"DD_AGENT_HOST": "node", "DD_TRACE_AGENT_URL": "unix:///a"}, "unix:///a"),
-    ],
-)
-def test_the_address_is_the_one_that_ddtrace_uses(environ, url):
-    assert agent_url(environ) == url
 
 
 def test_a_batch_of_metrics_alone_does_not_import_ddtrace(dispatch, dogstatsd):

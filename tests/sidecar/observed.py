@@ -22,8 +22,9 @@ from typing import Any
 
 from batch_observability import config, current_run
 from batch_observability.channel import Channel
-from batch_observability.run import Run, RunContext, process_usage, set_current_run
+from batch_observability.run import Run, RunContext, set_current_run
 from batch_observability.sidecar import spawn
+from batch_observability.usage import process_usage
 
 CHILD_BYTES = 150_000_000
 BUSY_BEFORE_S, BUSY_DURING_S = 0.6, 0.2

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from batch_observability.sidecar import process
 from batch_observability.sidecar.process import Death, ObservedProcess
+from batch_observability.usage import high_water_mark
 from tests.live import wait_until
 
 NOTHING = {"cpu_s": 0.0, "memory_peak": 0}
@@ -155,6 +155,6 @@ def test_what_the_process_says_of_itself_only_grows():
 
 
 def test_without_a_line_of_the_peak_there_is_none():
-    assert process._high_water_mark(GONE) == 0
+    assert high_water_mark(GONE) == 0
     # A kernel thread has no memory of its own.
-    assert process._high_water_mark(2) == 0
+    assert high_water_mark(2) == 0

@@ -39,6 +39,7 @@ ROOMS = (
     "model",
     "schema",
     "config",
+    "usage",
     "guard",
     "ids",
     "_version",

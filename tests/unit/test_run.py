@@ -15,8 +15,9 @@ import pytest
 
 from batch_observability import Run, current_run, schema
 from batch_observability.channel import Channel
-from batch_observability.run import RunContext, log_fields, process_usage, set_current_run
+from batch_observability.run import RunContext, log_fields, set_current_run
 from batch_observability.sidecar.observation import Observation
+from batch_observability.usage import process_usage
 from tests.unit.conftest import SECRET, run_context
 
 LOG_FIELDS = {

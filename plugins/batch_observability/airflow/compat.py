@@ -179,12 +179,12 @@ def register_policy(policy: object) -> None:
         manager.register(policy)
 
 
-def withdraw_listener(listener: object) -> None:
-    """Take a listener from the core's listener manager in this process; that of the task SDK keeps it."""
+def withdraw_listener(module: str) -> None:
+    """Take a listener module from the core's listener manager in this process; that of the task SDK keeps it."""
     from airflow.listeners.listener import get_listener_manager
 
     manager = get_listener_manager().pm
-    if manager.is_registered(listener):
+    for listener in [plugin for plugin in manager.get_plugins() if getattr(plugin, "__name__", "") == module]:
         manager.unregister(listener)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from airflow.sdk import BaseOperatorLink
 
-from batch_observability.airflow.observed import last_run
 from batch_observability.guard import guarded
+from batch_observability.run import current_run
 
 _SITES_WITH_APP = ("datadoghq.com", "datadoghq.eu", "ddog-gov.com")
 
@@ -34,5 +34,5 @@ class TraceLink(BaseOperatorLink):  # type: ignore[misc]  # Airflow's class has 
     @guarded("")
     def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002  (Airflow's signature)
         """Return the URL of the run's trace, "" if the run was not observed."""
-        run = last_run()
-        return trace_url(run.trace_id) if run and run.run_id == str(getattr(ti_key, "id", run.run_id)) else ""
+        run = current_run()
+        return trace_url(run.trace_id) if run.active and run.run_id == str(getattr(ti_key, "id", "")) else ""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pluggy
 
-from batch_observability.airflow import compat, observed, scheduler
+from batch_observability.airflow import compat, observed, policy, scheduler
 from batch_observability.airflow.declared import model_of
 from batch_observability.guard import guarded
 from batch_observability.schema import Outcome
@@ -43,6 +43,8 @@ def on_task_instance_running(task_instance: Any) -> None:
     model = model_of(task_instance.task)
     if model is not None:
         observed.begin(task_instance, model)
+        # At parse time the policy saw the mapped task that this one was made of.
+        policy.task_policy(task_instance.task)
 
 
 @hookimpl

@@ -12,12 +12,12 @@ from typing import Any
 from batch_observability import config, schema
 from batch_observability.airflow import compat
 from batch_observability.airflow.correlation import correlate_logs
-from batch_observability.airflow.policy import task_policy
 from batch_observability.ids import derive_span_id, format_traceparent
 from batch_observability.model import BatchModel
-from batch_observability.run import Run, RunContext, process_usage, set_current_run
+from batch_observability.run import Run, RunContext, set_current_run
 from batch_observability.schema import Outcome
 from batch_observability.sidecar.spawn import Observer, start_observer
+from batch_observability.usage import process_usage
 
 _SOURCE = "airflow"
 # How long the end may wait for a socket that is full; the end's budget is 20 ms.
@@ -73,8 +73,6 @@ def begin(task_instance: Any, model: BatchModel) -> None:
     resumes_here = compat.in_process(task_instance)
     _open = _Open(task_instance, run, observer, settings, ends_with_task, resumes_here, os.getpid())
     _last = run
-    # At parse time the policy saw the mapped task that this one was made of.
-    task_policy(task_instance.task)
     set_current_run(run)
     correlate_logs(run)
     compat.announce_to_consumers(task_instance, format_traceparent(context.trace_id, context.span_id))

@@ -29,9 +29,7 @@ def dag_policy(dag: Any) -> None:
     the scheduler keeps its listener, and tasks have theirs elsewhere.
     """
     if any(getattr(task, "end_from_trigger", False) for task in dag.tasks):
-        from batch_observability.airflow import listener
-
-        compat.withdraw_listener(listener)
+        compat.withdraw_listener("batch_observability.airflow.listener")
 
 
 @hookimpl

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 
@@ -36,9 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--timeout is {options.timeout:g}: write a number of seconds above 0 and up to 3600")
     try:
         from batch_observability.cli.doctor import diagnose
-
-        # What exporters log is told in our words.
-        logging.getLogger().addHandler(logging.NullHandler())
 
         return diagnose(options.timeout, as_json=options.json)
     except ConfigError as error:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import secrets
@@ -18,10 +19,10 @@ from typing import Any
 
 from batch_observability import config, schema
 from batch_observability._version import __version__
-from batch_observability.export.deliver import append_log
+from batch_observability.export.deliver import append_log, make_target
 from batch_observability.export.signals import LOGS, METRICS, TRACES, Batch, LogRecord, Point, Span, host_name
 from batch_observability.export.spool import Spool
-from batch_observability.export.target import INSTALL, Choice, ExportError, choose, installed, make_target
+from batch_observability.export.target import INSTALL, Choice, ExportError, choose, installed
 from batch_observability.ids import hex_trace_id
 
 _SERVICE = "batchobs-doctor"
@@ -52,6 +53,9 @@ def diagnose(timeout_s: float, *, as_json: bool) -> int:
     Returns:
         0 if every target took everything, else 1.
     """
+    for name in ("ddtrace.internal.writer", "opentelemetry.exporter"):
+        # What they complain of is told in our words.
+        logging.getLogger(name).propagate = False
     settings = config.load(section=lambda key: config.airflow_option(config.SECTION, key))
     tracing = (config.airflow_option("traces", "otel_on") or "").lower() in ("true", "t", "1")
     choice = choose(settings, os.environ, airflow_tracing=tracing)

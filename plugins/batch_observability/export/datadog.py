@@ -8,7 +8,6 @@ are made after the fact, with the ids and times that the run had.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import time
@@ -199,9 +198,3 @@ def _dogstatsd(environ: MutableMapping[str, str]) -> Any:
     ours = (f"{schema.TAG_ENV}:", f"{schema.TAG_SERVICE}:", f"{schema.TAG_VERSION}:")
     statsd.constant_tags = [tag for tag in statsd.constant_tags or [] if not tag.startswith(ours)]
     return statsd
-
-
-def agent_url(environ: MutableMapping[str, str] = os.environ) -> str:
-    """Return the trace Agent's address as ddtrace will use it, without importing ddtrace."""
-    host = environ.get("DD_AGENT_HOST", "localhost")
-    return environ.get("DD_TRACE_AGENT_URL") or f"http://{host}:{environ.get('DD_TRACE_AGENT_PORT', '8126')}"

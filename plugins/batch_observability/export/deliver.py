@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from batch_observability import schema
 from batch_observability.config import Settings
 from batch_observability.export.signals import EVENTS, LOGS, METRICS, TRACES, Batch, LogRecord, Point
 from batch_observability.export.spool import Entry, Spool
-from batch_observability.export.target import INSTALL, Choice, ExportError, Target, make_target
+from batch_observability.export.target import INSTALL, Choice, ExportError, Target
 
 log = logging.getLogger("batch_observability.export")
 
@@ -115,6 +115,26 @@ class Delivery:
         thread = threading.Thread(target=send, name=f"batchobs-{name}", daemon=True)
         thread.start()
         return thread
+
+
+def make_target(name: str, environ: Mapping[str, str]) -> Target:
+    """
+    Make a target; this imports what it needs.
+
+    Args:
+        name: of the target.
+        environ: the environment before any target was made: ddtrace's is changed in the process's own.
+
+    Raises:
+        ImportError: if the packages of the target are missing.
+    """
+    if name == "datadog":
+        from batch_observability.export.datadog import DatadogTarget
+
+        return DatadogTarget(os.environ)
+    from batch_observability.export.otlp import OtlpTarget
+
+    return OtlpTarget(environ)
 
 
 def _target_signals(name: str) -> frozenset[str]:

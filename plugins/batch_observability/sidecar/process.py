@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from batch_observability.usage import high_water_mark
+
 # include/uapi/linux/pidfd.h: exit information of a process that is not our child, from Linux 6.15.
 _PIDFD_GET_INFO = 0xC040FF0B
 _PIDFD_INFO_EXIT = 1 << 3
@@ -72,7 +74,7 @@ class ObservedProcess:
                 times = child.cpu_times()
                 cpu_s += times.user + times.system
                 memory += child.memory_info().rss
-        self.add_usage(cpu_s, max(memory, _high_water_mark(self.pid)))
+        self.add_usage(cpu_s, max(memory, high_water_mark(self.pid)))
 
     def add_usage(self, cpu_s: float, memory_peak: float) -> None:
         """Take in what the process said of itself, or what was sampled; both only grow."""
@@ -121,12 +123,3 @@ class ObservedProcess:
         except PermissionError:
             pass
         return self._stat()[:1] != ["Z"]
-
-
-def _high_water_mark(pid: int) -> int:
-    try:
-        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return 0
-    line = next((line for line in text.splitlines() if line.startswith("VmHWM:")), None)
-    return int(line.split()[1]) * 1024 if line else 0

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from batch_observability.channel import Channel
-from batch_observability.run import RunContext, process_usage
+from batch_observability.run import RunContext
+from batch_observability.usage import process_usage
 
 log = logging.getLogger("batch_observability")
 
