@@ -91,7 +91,7 @@ def test_a_helper_that_died_is_replaced_but_not_at_once(database, state, monkeyp
     arrived(state)
     (helper,) = helpers(state)
     helper.kill()
-    wait_until(lambda: not helpers(state), "the helper is gone", 20)
+    helper.wait(20)
     # This one is lost, and tells that nobody listens.
     listener.on_dag_run_success(dag_run=dag_run(run_id="manual__2"))
     listener.on_dag_run_success(dag_run=dag_run(run_id="manual__3"))
