@@ -27,8 +27,11 @@ FONT = 'font-family="system-ui, sans-serif" font-size="12"'
 def waterfall(trace: list[Span], title: str) -> str:
     """Returns the SVG of a trace: a row for each span below its parent, on one time axis in seconds."""
     rows = list(_ordered(trace))
-    begin = min(span["start"] for span in trace)
-    length = max(span["start"] + span["duration"] for span in trace) - begin
+    end = max(span["start"] + span["duration"] for span in trace)
+    # The DAG run may have been queued for long before its first task: its bar is cut at the left.
+    begin = min(span["start"] for span in trace if span.get("parent_id"))
+    begin -= (end - begin) // 20
+    length = end - begin
     scale = (WIDTH - NAMES - 200) / length
     height = TOP + ROW * len(rows) + 14
     lines = [
@@ -38,8 +41,9 @@ def waterfall(trace: list[Span], title: str) -> str:
     ]
     for number, (depth, span) in enumerate(rows):
         y = TOP + ROW * number
-        x = NAMES + (span["start"] - begin) * scale
-        width = max(span["duration"] * scale, 1.5)
+        left = max(span["start"], begin)
+        x = NAMES + (left - begin) * scale
+        width = max((span["start"] + span["duration"] - left) * scale, 1.5)
         colour = ERROR if span.get("error") else COLOURS.get(span["name"], "#8a8f98")
         lines += [
             f'<text x="{14 + 16 * depth}" y="{y + 13}" fill="#22252b">{escape(_label(span))}</text>',
