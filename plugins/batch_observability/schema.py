@@ -100,7 +100,7 @@ DAG_RUN = _span("airflow.dag_run", "<dag_id>", "airflow", "scheduler listener, A
 TASK = _span("airflow.task", "<dag_id>.<task_id>", "airflow", "scheduler listener, one per try", "DAG run")
 RUN = _span("batch_model.run", "<dag_id>.<task_id> or <job>", "the model's", "the sidecar", "Airflow's task, or ours")
 STAGE = _span("batch_model.stage", "<stage>", "the model's", "the sidecar", "run or outer stage")
-CHECK = _span("batch_model.check", "doctor", "the setting", "batchobs doctor", "root")
+CHECK = _span("batch_model.check", "doctor", "batchobs-doctor", "batchobs doctor", "root")
 
 SPAN_TYPE = "worker"
 RUN_EVENT = "batch model run finished"
