@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 PREFIX = "BATCHOBS_"
 SECTION = "batch_observability"
@@ -79,8 +79,21 @@ def _text(text: str) -> str:
     return text.strip()
 
 
-def _setting(default: Any, parse: Callable[[str], Any], text: str) -> Any:
-    return field(default=default, metadata={"parse": parse, "help": text})
+def _ledger_url(text: str) -> str:
+    parts = urlsplit(text)
+    known = ("sqlite", "postgresql", "postgres")
+    if parts.scheme.partition("+")[0] not in known or not (parts.netloc or parts.path.strip("/")):
+        # The value may hold a password: the error must not repeat it.
+        raise _HiddenError("write sqlite:////path/to/ledger.db or postgresql://user@host/database")
+    return text
+
+
+class _HiddenError(ValueError):
+    """What is wrong with a value that must not be shown."""
+
+
+def _setting(default: Any, parse: Callable[[str], Any], text: str, *, shown: bool = True) -> Any:
+    return field(default=default, repr=shown, metadata={"parse": parse, "help": text})
 
 
 @dataclass(frozen=True)
@@ -108,7 +121,30 @@ class Settings:
     export_timeout: float = _setting(30.0, _seconds, "seconds that one target may take for one run's signals")
     sample_interval: float = _setting(1.0, _seconds, "seconds between two looks at memory and CPU")
     max_stages: int = _setting(1000, _positive, "stages that one run may record; more are counted as dropped")
+    retry_for: float = _setting(30.0, _seconds, "seconds that an observer goes on trying to send after a run")
     spool_max_mb: int = _setting(256, _positive, "megabytes that may wait in the spool; the oldest go first")
+    spool_max_hours: int = _setting(
+        168,
+        _positive,
+        "hours that signals may wait in the spool; spans for Datadog wait 18 at most, as it takes no older",
+    )
+    ledger_url: str = _setting(
+        "", _ledger_url, "database of runs, as a SQLAlchemy URL; default: SQLite in the state folder", shown=False
+    )
+    ledger_timeout: float = _setting(5.0, _seconds, "seconds that one change of the ledger may take")
+    reconcile_interval: float = _setting(
+        60.0, _seconds, "seconds between two comparisons of Airflow's records with the ledger"
+    )
+    reconcile_after: float = _setting(
+        15.0,
+        _seconds,
+        "seconds after its end in Airflow when a run without an outcome is closed from Airflow's records",
+    )
+
+    @property
+    def ledger(self) -> str:
+        """URL of the ledger; it may hold a password."""
+        return self.ledger_url or f"sqlite:///{self.state_path / 'ledger.db'}"
 
     @property
     def state_path(self) -> Path:
@@ -159,7 +195,8 @@ def load(
         try:
             values[f.name] = f.metadata["parse"](text.strip())
         except ValueError as error:
-            problem = ConfigError(f"setting {name} is {text!r}: {error}")
+            shown = "not usable" if isinstance(error, _HiddenError) else repr(text)
+            problem = ConfigError(f"setting {name} is {shown}: {error}")
             if on_error is None:
                 raise problem from None
             on_error(problem)

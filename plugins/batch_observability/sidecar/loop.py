@@ -34,6 +34,7 @@ _REAPED_WITHIN_S = 0.5
 # Descriptors are closed a moment before a process is gone; longer than this, it went on without talking to us.
 _DYING_S = 2.0
 _POLL_S = 0.05
+_EXITS_WITHIN_S = 0.3
 # A long run is looked at less often: twenty times in each doubling of its length, at most every ten intervals.
 _LOOKS = 20
 _SLOWEST = 10
@@ -134,7 +135,22 @@ class _Observer:
                     interval = max(self._settings.sample_interval, (time.monotonic() - began) / _LOOKS)
                     look_at = time.monotonic() + min(interval, _SLOWEST * self._settings.sample_interval)
         process.sample()
-        return time.time_ns()
+        ended_ns = time.time_ns()
+        self._let_go()
+        return ended_ns
+
+    def _let_go(self) -> None:
+        """
+        Leave the processor to a process that is about to exit.
+
+        Airflow's supervisor looks once when its child closes its files, and then at the next heartbeat only: whoever
+        delays the child in between holds an executor slot for seconds.
+        """
+        if self._process.pidfd is None or (self._observation.ended or {}).get("wait", True):
+            return
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.pidfd, selectors.EVENT_READ)
+            selector.select(_EXITS_WITHIN_S)
 
     def _take(self) -> bool:
         """Read what is there; False at the end of the stream."""

@@ -35,6 +35,13 @@ _SETTLED_WITHIN_S = 0.01
 _STDIO = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_RDWR, 0) for descriptor in range(3)]
 
 
+def _politely() -> dict[str, Any]:
+    # A booting interpreter that woke up would take the processor from the task that starts it.
+    if hasattr(os, "SCHED_BATCH"):
+        return {"scheduler": (os.SCHED_BATCH, os.sched_param(0))}
+    return {}
+
+
 class Observer:
     """
     Who observes a run, seen from the run.
@@ -135,7 +142,7 @@ def detach(
     try:
         if not os.access(sys.executable, os.X_OK):
             raise FileNotFoundError(errno.ENOENT, "not to be executed", sys.executable)
-        shell = os.posix_spawn(_SHELL, command, os.environ, file_actions=actions, setsid=True)
+        shell = os.posix_spawn(_SHELL, command, os.environ, file_actions=actions, setsid=True, **_politely())
     finally:
         for descriptor in descriptors[1:]:
             os.close(descriptor)
