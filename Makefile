@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 AGENT := .venv-agent
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo test lint coverage bench clean
+.PHONY: help setup postgres demo test lint coverage bench clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(VENV)/.done $(AGENT)/.done  ## create .venv (project) and .venv-agent (Datadog's test agent)
+setup: $(VENV)/.done $(AGENT)/.done postgres  ## create .venv (project) and .venv-agent (Datadog's test agent)
 
 # uv comes from pip, into the environment itself. Pins are name==version lines: see .ci/constraints.txt.
 $(VENV)/.done: setup.cfg pyproject.toml .ci/constraints.txt
@@ -26,6 +26,14 @@ $(AGENT)/.done: $(VENV)/.done .ci/constraints-agent.txt
 	@$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(AGENT)
 	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(AGENT)/bin/python --requirement .ci/constraints-agent.txt
 	@touch $@
+
+# The tests start a server of their own; without its programs those of a shared ledger are skipped. RUNLEVEL keeps
+# Debian from starting one of the system's.
+postgres:
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && echo "installing PostgreSQL's server, for the tests ..." && \
+	  apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends postgresql >/dev/null; \
+	} || echo "no PostgreSQL server here (package postgresql): tests of a shared ledger will be skipped"
 
 demo: setup  ## train and score a real model on a real Airflow; SERVE=1 leaves it running
 	@$(BIN)/python -m tests.live.demo $(if $(SERVE),--serve)

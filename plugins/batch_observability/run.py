@@ -100,6 +100,12 @@ class Run:
     One attempt of one batch model. Get it by `current_run()`; all methods are safe in threads and forked children.
 
     Without a channel a run is inert.
+
+    Args:
+        context: what is known of it.
+        channel: to who observes it.
+        redact: masks what must not leave the process.
+        reobserve: starts another observer if the first is gone; None if there are to be no more.
     """
 
     def __init__(
@@ -107,10 +113,12 @@ class Run:
         context: RunContext | None = None,
         channel: Channel | None = None,
         redact: Callable[[str], str] = str,
+        reobserve: Callable[[], Channel | None] | None = None,
     ) -> None:
         self.context = context
         self._channel = channel
         self._redact = redact
+        self._reobserve = reobserve
         # Reentrant: a signal handler or a finalizer may count while we do.
         self._lock = threading.RLock()
         # Rows of this process; told as totals, so that a frame that is lost is made up for by the next.
@@ -162,7 +170,7 @@ class Run:
         with self._lock:
             for name, count in counts.items():
                 self._totals[name] += count
-            self._send("rows", pid=os.getpid(), **self._totals)
+            self.tell("rows", pid=os.getpid(), **self._totals)
 
     @guarded(None)
     def measure(self, name: str, value: float, unit: str = "") -> None:
@@ -172,13 +180,13 @@ class Run:
             raise ValueError(f"measure({name!r}, {value!r}): not a finite number")
         if not str(name).strip():
             raise ValueError("measure(): the name is empty")
-        self._send("measure", name=self._redact(str(name))[:100], value=number, unit=self._redact(str(unit))[:50])
+        self.tell("measure", name=self._redact(str(name))[:100], value=number, unit=self._redact(str(unit))[:50])
 
     @guarded(None)
     def event(self, text: str) -> None:
         """Record that something happened, as text, at this moment."""
         stage = self.current_stage
-        self._send("event", text=self._redact(str(text))[:_MAX_TEXT], stage=stage.span_id if stage else 0)
+        self.tell("event", text=self._redact(str(text))[:_MAX_TEXT], stage=stage.span_id if stage else 0)
 
     def log_fields(self) -> dict[str, Any]:
         """Fields that make a log line find its trace, at this moment; empty when inert."""
@@ -187,10 +195,24 @@ class Run:
             return self._fields
         return {**self._fields, schema.LOG_SPAN_ID: str(stage.span_id), schema.LOG_STAGE: stage.name}
 
-    def _send(self, kind: str, **values: Any) -> None:
-        if self._channel is not None:
-            frame: Frame = {"t": kind, "ts": self._now_ns(), **values}
-            self._channel.send(frame)
+    def tell(self, kind: str, **values: Any) -> None:
+        """Send a frame to the observer; if that is gone, to a new one."""
+        if self._channel is None:
+            return
+        frame: Frame = {"t": kind, "ts": self._now_ns(), **values}
+        self._channel.send(frame)
+        if self._channel.broken and (channel := self._replacement()):
+            self._channel = channel
+            channel.send({"t": "rows", "ts": self._now_ns(), "pid": os.getpid(), **self._totals})
+            channel.send(frame)
+
+    def _replacement(self) -> Channel | None:
+        with self._lock:
+            # While it is made, another thread, or a signal handler in this one, must not make a second.
+            reobserve, self._reobserve = self._reobserve, None
+        channel = reobserve() if reobserve else None
+        self._reobserve = reobserve if channel else None
+        return channel
 
     def _now_ns(self) -> int:
         return self._clock_ns + time.monotonic_ns()
@@ -208,7 +230,7 @@ class Run:
                 self._main_stages = (*_still_open(self._main_stages), stage)
         stage.span_id = derive_span_id(schema.STAGE, self.context.span_id, self.context.start_ns, os.getpid(), number)
         _stages.set((*here, stage))
-        self._send("stage", id=stage.span_id, name=stage.name[:200], parent=outer.span_id if outer else 0)
+        self.tell("stage", id=stage.span_id, name=stage.name[:200], parent=outer.span_id if outer else 0)
 
     @guarded(None)
     def _exit(self, stage: Stage, error: BaseException | None) -> None:
@@ -217,7 +239,7 @@ class Run:
         _stages.set(tuple(_still_open(_stages.get())))
         with self._lock:
             self._main_stages = tuple(_still_open(self._main_stages))
-        self._send("stage_end", id=stage.span_id, error=self.describe(error))
+        self.tell("stage_end", id=stage.span_id, error=self.describe(error))
 
     def describe(self, error: BaseException | str | None) -> dict[str, str] | None:
         """Type, message and traceback of an error, cut to size and with secrets masked; None for none."""
@@ -235,6 +257,8 @@ class Run:
     def _reset_after_fork(self) -> None:
         self._lock = threading.RLock()
         self._totals = dict.fromkeys(self._totals, 0)
+        # The run is the parent's.
+        self._reobserve = None
 
 
 def _still_open(stages: tuple[Stage, ...]) -> list[Stage]:

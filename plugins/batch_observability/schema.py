@@ -104,6 +104,8 @@ CHECK = _span("batch_model.check", "doctor", "batchobs-doctor", "batchobs doctor
 
 SPAN_TYPE = "worker"
 RUN_EVENT = "batch model run finished"
+# Stages that nobody opened: the processes of a run that was deferred or rescheduled, and the time between two of them.
+PHASE_STAGE, WAITING_STAGE = "phase", "waiting"
 
 # --- Attributes of spans ----------------------------------------------------------------------------------------
 
@@ -122,6 +124,9 @@ MEASUREMENT_UNIT = _attribute("batch_model.measurement_unit.<name>", "string", "
 OBJECTIVE = _attribute("batch_model.objective.<objective>", "string", "what the SLA promises, for example 20m")
 SLA_STATE = _attribute("batch_model.sla.<objective>", "string", "met or breached")
 MEMORY_PEAK = _attribute("batch_model.memory.peak", "int", "bytes, of the process tree")
+MEMORY_LIMIT = _attribute("batch_model.memory.limit", "int", "bytes that the control group of the process may have")
+WAITING_TIME = _attribute("batch_model.waiting_time", "double", "seconds that a run was deferred or rescheduled")
+PHASES = _attribute("batch_model.phases", "int", "processes that a deferred or rescheduled run had one after the other")
 CPU_TIME = _attribute("batch_model.cpu.time", "double", "seconds, of the process tree, during the run")
 DAG_ID = _attribute("airflow.dag_id", "string", "as Airflow's own spans name it")
 TASK_ID = _attribute("airflow.task_id", "string", "as Airflow's own spans name it")

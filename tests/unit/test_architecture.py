@@ -41,6 +41,7 @@ ROOMS = (
     "config",
     "usage",
     "guard",
+    "redact",
     "ids",
     "_version",
 )

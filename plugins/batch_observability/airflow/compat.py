@@ -7,6 +7,8 @@ Checked against Airflow 3.3.2 (task SDK 1.3.2). All imports of Airflow sit in th
 from __future__ import annotations
 
 import os
+import socket
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -17,6 +19,9 @@ from batch_observability.ids import TraceParent, derive_trace_id, parse_tracepar
 
 _EXTRA_KEY = "traceparent"
 _MAX_LINKS = 100
+# The supervisor asks by SIGTERM, which calls `on_kill` only, and then kills (execution_time/supervisor.py:1076).
+KILLED_AFTER_S = 5.0
+_TIMEOUTS = frozenset({"AirflowTaskTimeout", "AirflowSensorTimeout", "TaskDeferralTimeout"})
 
 
 def settings() -> config.Settings:
@@ -64,6 +69,33 @@ def exception_of(task_instance: Any) -> BaseException | None:
     except Exception:
         return None
     return error if isinstance(error, BaseException) else None
+
+
+def is_timeout(error: object) -> bool:
+    """Whether a try failed because its time was over: that of the task, of a sensor or of a deferral."""
+    return any(kind.__name__ in _TIMEOUTS for kind in type(error).__mro__)
+
+
+def on_asked_to_end(task: Any, tell: Callable[[], None]) -> None:
+    """Call `tell` when the process is asked to end, before the task's own `on_kill`."""
+    on_kill = task.on_kill
+
+    def told() -> None:
+        tell()
+        on_kill()
+
+    # Past the operator's own attribute hooks, which are for authors of DAGs.
+    object.__setattr__(task, "on_kill", told)
+
+
+def is_scheduler() -> bool:
+    """Whether this process is the scheduler, or a child of it."""
+    return "scheduler" in sys.argv[1:3] or "standalone" in sys.argv[1:2]
+
+
+def is_dag_processor() -> bool:
+    """Whether this process parses DAG files for all others to know, or is a child of one that does."""
+    return "dag-processor" in sys.argv[1:3] or "standalone" in sys.argv[1:2]
 
 
 def is_resumed(task_instance: Any) -> bool:
@@ -163,6 +195,13 @@ def database_url() -> str:
     from airflow import settings as airflow_settings
 
     return str(airflow_settings.engine.url.render_as_string(hide_password=False))
+
+
+def host_names() -> list[str]:
+    """Return the names by which Airflow knows this host."""
+    from airflow.utils.net import get_hostname
+
+    return sorted({get_hostname(), socket.gethostname()})
 
 
 def is_kubernetes_pod() -> bool:

@@ -1,12 +1,11 @@
 """
 The hooks that Airflow calls. Each is guarded, and waits for nothing.
 
-In the task process they begin and end a run; in the scheduler they hand what ended to a helper process.
+In the task process they begin and end a run; in scheduler and API server they hand what ended to a helper process.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import pluggy
@@ -30,7 +29,7 @@ _OUTCOMES = {
 @guarded(None)
 def on_starting(component: Any) -> None:
     """Start the scheduler's helper with the scheduler, so that no later hook has to."""
-    if type(component).__name__ == "Job" and "scheduler" in sys.argv[1:3]:
+    if type(component).__name__ == "Job" and compat.is_scheduler():
         scheduler.start_helper()
 
 
@@ -49,28 +48,34 @@ def on_task_instance_running(task_instance: Any) -> None:
 
 @hookimpl
 @guarded(None)
-def on_task_instance_success(task_instance: Any) -> None:
+def on_task_instance_success(previous_state: Any, task_instance: Any) -> None:
     """End a run."""
-    _end(task_instance, Outcome.SUCCESS)
+    _end(task_instance, Outcome.SUCCESS, previous_state=previous_state)
 
 
 @hookimpl
 @guarded(None)
-def on_task_instance_skipped(task_instance: Any) -> None:
+def on_task_instance_skipped(previous_state: Any, task_instance: Any) -> None:
     """End a run."""
-    _end(task_instance, Outcome.SKIPPED)
+    _end(task_instance, Outcome.SKIPPED, previous_state=previous_state)
 
 
 @hookimpl
 @guarded(None)
-def on_task_instance_failed(task_instance: Any, error: Any) -> None:
-    """End a run."""
-    if compat.is_task_process_object(task_instance):
-        _end(task_instance, _OUTCOMES.get(compat.state_of(task_instance), Outcome.FAILED), error)
+def on_task_instance_failed(previous_state: Any, task_instance: Any, error: Any) -> None:
+    """End a run; in other processes than the task's, hand over who ended it."""
+    outcome = _OUTCOMES.get(compat.state_of(task_instance), Outcome.FAILED)
+    if outcome is Outcome.FAILED and compat.is_timeout(error):
+        outcome = Outcome.TIMED_OUT
+    _end(task_instance, outcome, error, previous_state=previous_state)
 
 
-def _end(task_instance: Any, outcome: Outcome, error: Any = None) -> None:
+def _end(task_instance: Any, outcome: Outcome, error: Any = None, *, previous_state: Any) -> None:
     if not compat.is_task_process_object(task_instance):
+        if previous_state is None:
+            scheduler.set_by_a_person(task_instance, outcome.value)
+        elif error is not None:
+            scheduler.given_up(task_instance, str(error))
         return
     if observed.open_task_instance() is None:
         last, model = observed.last_run(), model_of(task_instance.task)
@@ -95,8 +100,10 @@ def before_stopping(component: Any) -> None:
     outcome = _OUTCOMES.get(compat.state_of(task_instance))
     if outcome is None:
         observed.pause()
-    else:
-        observed.end(task_instance, outcome, compat.exception_of(task_instance))
+        return
+    error = compat.exception_of(task_instance)
+    timed_out = outcome is Outcome.FAILED and compat.is_timeout(error)
+    observed.end(task_instance, Outcome.TIMED_OUT if timed_out else outcome, error)
 
 
 @hookimpl
@@ -108,6 +115,6 @@ def on_dag_run_success(dag_run: Any) -> None:
 
 @hookimpl
 @guarded(None)
-def on_dag_run_failed(dag_run: Any) -> None:
+def on_dag_run_failed(dag_run: Any, msg: str) -> None:
     """Hand an ended DAG run to the helper."""
-    scheduler.dag_run_ended(dag_run)
+    scheduler.dag_run_ended(dag_run, msg)

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from batch_observability import config, schema
 from batch_observability.airflow import compat
+from batch_observability.airflow.attempt import Attempt, as_text
 from batch_observability.airflow.correlation import correlate_logs
+from batch_observability.channel import Channel
 from batch_observability.ids import derive_span_id, format_traceparent
 from batch_observability.model import BatchModel
 from batch_observability.run import Run, RunContext, set_current_run
@@ -19,9 +21,10 @@ from batch_observability.schema import Outcome
 from batch_observability.sidecar.spawn import Observer, start_observer
 from batch_observability.usage import process_usage
 
-_SOURCE = "airflow"
 # How long the end may wait for a socket that is full; the end's budget is 20 ms.
 _DRAIN_S = 0.01
+# Where observers die one after the other, something is wrong that one more will not mend.
+_REOBSERVED_AT_MOST = 3
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class _Open:
     ends_with_task: bool
     resumes_here: bool
     pid: int
+    reobserved: int = 0
 
 
 _open: _Open | None = None
@@ -68,14 +72,31 @@ def begin(task_instance: Any, model: BatchModel) -> None:
     tracing = compat.airflow_tracing()
     context = _context(task_instance, model, settings, tracing=tracing)
     observer = start_observer(context, settings.as_frame(), airflow_tracing=tracing)
-    run = Run(context, observer.channel, compat.redact)
+    run = Run(context, observer.channel, compat.redact, _reobserve)
     ends_with_task = settings.wait_at_end == "always" or (settings.wait_at_end == "auto" and compat.is_kubernetes_pod())
     resumes_here = compat.in_process(task_instance)
     _open = _Open(task_instance, run, observer, settings, ends_with_task, resumes_here, os.getpid())
     _last = run
     set_current_run(run)
     correlate_logs(run)
+    compat.on_asked_to_end(task_instance.task, lambda: run.tell("asked_to_end", killed_after_s=compat.KILLED_AFTER_S))
     compat.announce_to_consumers(task_instance, format_traceparent(context.trace_id, context.span_id))
+
+
+def _reobserve() -> Channel | None:
+    """Start another observer of the open run: the first is gone. It goes on from what that one kept on disk."""
+    global _open  # noqa: PLW0603  (a process runs one task at a time)
+    if (
+        _open is None
+        or _open.pid != os.getpid()
+        or _open.run.context is None
+        or _open.reobserved >= _REOBSERVED_AT_MOST
+    ):
+        return None
+    tracing = compat.airflow_tracing()
+    observer = start_observer(_open.run.context, _open.settings.as_frame(), airflow_tracing=tracing)
+    _open = replace(_open, observer=observer, reobserved=_open.reobserved + 1)
+    return observer.channel
 
 
 def end(task_instance: Any, outcome: Outcome, error: BaseException | str | None = None) -> None:
@@ -98,12 +119,14 @@ def _must_wait(opened: _Open) -> bool:
 
 def _close(kind: str, **values: Any) -> None:
     global _open
-    opened, _open = _open, None
+    opened = _open
     if opened is None:
         return
+    dropped = opened.observer.channel.dropped
+    opened.run.tell(kind, usage=process_usage(), dropped=dropped, **values)
+    # If the observer was gone, there is another now.
+    opened, _open = _open or opened, None
     channel = opened.observer.channel
-    usage = process_usage()
-    channel.send({"t": kind, "ts": time.time_ns(), "usage": usage, "dropped": channel.dropped, **values})
     channel.drain(_DRAIN_S)
     if _must_wait(opened) or (opened.resumes_here and kind == "pause"):
         channel.wait_acknowledged(opened.settings.wait_timeout)
@@ -114,39 +137,19 @@ def _close(kind: str, **values: Any) -> None:
 def _context(ti: Any, model: BatchModel, settings: config.Settings, *, tracing: bool) -> RunContext:
     place = compat.trace_parent(ti)
     parent_id, orphan_parent_id = _parents(ti, place.span_id, settings, tracing=tracing)
-    map_index = -1 if ti.map_index is None else ti.map_index
-    attempt = (ti.dag_id, ti.run_id, ti.task_id, map_index)
+    attempt = Attempt(
+        str(ti.id), ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index, ti.try_number
+    )
     resumed = compat.is_resumed(ti)
     due = compat.run_after(ti) if ti.try_number == 1 and not resumed else None
     followed = ti.try_number > 1 and not compat.was_cleared(ti)
-    before = derive_span_id(schema.RUN, place.trace_id, *attempt, ti.try_number - 1)
     links = [(producer.trace_id, producer.span_id) for producer in compat.announced_by_producers(ti)]
     return RunContext(
-        run_id=str(ti.id),
-        source=_SOURCE,
-        resource=f"{ti.dag_id}.{ti.task_id}",
-        model={
-            "name": model.name,
-            "version": model.version,
-            "service": model.service,
-            "owner": model.owner,
-            "tier": str(model.tier),
-            "runbook": model.runbook,
-            "objectives": model.objectives(),
-        },
-        tags={schema.TAG_DAG_ID: ti.dag_id, schema.TAG_TASK_ID: ti.task_id},
-        trace_id=place.trace_id,
-        span_id=derive_span_id(schema.RUN, place.trace_id, *attempt, ti.try_number),
+        **attempt.of_run(place.trace_id),
+        model=as_text(model),
         parent_id=parent_id,
         orphan_parent_id=orphan_parent_id,
-        linked_spans=(*links, *([(place.trace_id, before)] if followed else ())),
-        attributes={
-            schema.DAG_ID: ti.dag_id,
-            schema.TASK_ID: ti.task_id,
-            schema.DAG_RUN_ID: ti.run_id,
-            schema.TRY_NUMBER: ti.try_number,
-            schema.MAP_INDEX: map_index,
-        },
+        linked_spans=(*links, *([(place.trace_id, attempt.before(place.trace_id))] if followed else ())),
         start_ns=int(ti.start_date.timestamp() * 1e9) if resumed and ti.start_date else time.time_ns(),
         due_ns=int(due.timestamp() * 1e9) if due else None,
         resumed=resumed,

@@ -22,7 +22,7 @@ hookimpl = pluggy.HookimplMarker("airflow.policy")
 @guarded(None)
 def dag_policy(dag: Any) -> None:
     """
-    Withdraw our listener where a DAG has tasks that end in the triggerer.
+    Write down which tasks are batch models, and withdraw our listener where a DAG has tasks that end in the triggerer.
 
     Airflow makes such a DAG an import error where any listener is registered, for there is nobody to call it when the
     task ends (dag_processing/dagbag.py). The policy is asked just before. Only this process is concerned, which parses:
@@ -30,6 +30,10 @@ def dag_policy(dag: Any) -> None:
     """
     if any(getattr(task, "end_from_trigger", False) for task in dag.tasks):
         compat.withdraw_listener("batch_observability.airflow.listener")
+    if compat.is_dag_processor():
+        from batch_observability.airflow import registry
+
+        registry.declare(dag, compat.settings().state_path)
 
 
 @hookimpl

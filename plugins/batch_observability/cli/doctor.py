@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
@@ -19,10 +20,11 @@ from typing import Any
 
 from batch_observability import config, schema
 from batch_observability._version import __version__
-from batch_observability.export.deliver import append_log, make_target
+from batch_observability.export.deliver import make_target
+from batch_observability.export.log_file import append_log
 from batch_observability.export.signals import LOGS, METRICS, TRACES, Batch, LogRecord, Point, Span, host_name
 from batch_observability.export.spool import Spool
-from batch_observability.export.target import INSTALL, Choice, ExportError, choose, installed
+from batch_observability.export.target import INSTALL, Choice, ExportError, choose, installed, taken_by
 from batch_observability.ids import hex_trace_id
 
 _SERVICE = "batchobs-doctor"
@@ -44,6 +46,29 @@ class Finding:
     signal: str
     problem: str = ""
     remedy: str = ""
+
+
+def add_parser(commands: Any) -> None:
+    """Add `doctor`; it sets `run`, which takes the options and returns the exit code."""
+    doctor = commands.add_parser(
+        "doctor",
+        help="say where signals go and why, and send one of each to prove it",
+        description="Say which targets apply and why, and send one span, metric and log to each for real. "
+        "The exit code is 0 only if every target took them.",
+    )
+    doctor.add_argument("--timeout", type=_timeout, default=15.0, metavar="SECONDS", help="for each target (15)")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    doctor.set_defaults(run=lambda options: diagnose(options.timeout, as_json=options.json))
+
+
+def _timeout(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a number of seconds above 0 and up to 3600")
+    return seconds
 
 
 def diagnose(timeout_s: float, *, as_json: bool) -> int:
@@ -115,7 +140,7 @@ def _try_backend(name: str, batch: Batch, timeout_s: float) -> list[Finding]:
     def send() -> None:
         try:
             target = make_target(name, environ)
-            target.send(batch.only(target.signals))
+            target.send(batch.only(taken_by(name)))
         except Exception as error:
             result["error"] = error
         result["done"] = True
@@ -135,14 +160,14 @@ def _try_backend(name: str, batch: Batch, timeout_s: float) -> list[Finding]:
 
 
 def _try_spool(batch: Batch, settings: config.Settings) -> list[Finding]:
-    spool = Spool(settings.state_path / "spool", settings.spool_max_mb)
+    spool = Spool(settings.state_path / "spool", settings.spool_max_mb, settings.spool_max_hours)
     try:
-        entry = spool.put("spool", batch)
+        entries = spool.put(batch, {"spool": taken_by("spool")}, None)
     except OSError as error:
         return [Finding("spool", "all", str(error), "make it writable, or set BATCHOBS_STATE_DIR to a folder that is")]
-    findings = [Finding("spool", signal) for signal in entry.files]
-    entry.remove(frozenset(entry.files))
-    return findings
+    for entry in entries:
+        entry.remove()
+    return [Finding("spool", entry.signal) for entry in entries]
 
 
 def _facts(settings: config.Settings) -> dict[str, Any]:

@@ -51,7 +51,6 @@ class DatadogTarget:
     """
 
     name = "datadog"
-    signals = frozenset({TRACES, METRICS, EVENTS})
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
         self._environ = environ
@@ -80,7 +79,7 @@ class DatadogTarget:
         with complaints("ddtrace.internal.writer") as failures:
             known: dict[int, Any] = {}
             for span in batch.spans:
-                known[span.span_id] = _start(tracer, span, known)
+                known[span.span_id] = _start(tracer, span, batch.env, known)
             for span in reversed(batch.spans):
                 known[span.span_id].finish(finish_time=span.end_ns / 1e9)
             tracer.flush()
@@ -140,7 +139,7 @@ def _import_tracer(environ: MutableMapping[str, str], batch: Batch) -> Any:
     return tracer
 
 
-def _start(tracer: Any, span: Span, known: dict[int, Any]) -> Any:
+def _start(tracer: Any, span: Span, env: str, known: dict[int, Any]) -> Any:
     from ddtrace.trace import Context
 
     parent = known.get(span.parent_id or 0)
@@ -161,6 +160,9 @@ def _start(tracer: Any, span: Span, known: dict[int, Any]) -> Any:
             made.set_metric(name, value)
     if span.version:
         made.set_tag("version", span.version)
+    if env:
+        # A process that sends what others left has one DD_ENV, and they may have had another.
+        made.set_tag("env", env)
     if span.measured:
         made.set_tag("span.kind", "consumer")
         made.set_metric("_dd.measured", 1)

@@ -1,40 +1,49 @@
 """
-Deliver a batch: first to disk, then to every target, each within its time; what was taken leaves the disk.
+Deliver a batch: first to disk, then to the ledger, which says whether the run is ours to tell, then to every target,
+each within its time and again for a while; what was taken leaves the disk.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from io import TextIOWrapper
-from logging.handlers import RotatingFileHandler
-from pathlib import Path
-from typing import Any
 
 from batch_observability import schema
 from batch_observability.config import Settings
-from batch_observability.export.signals import EVENTS, LOGS, METRICS, TRACES, Batch, LogRecord, Point
-from batch_observability.export.spool import Entry, Spool
-from batch_observability.export.target import INSTALL, Choice, ExportError, Target
+from batch_observability.export.log_file import append_log
+from batch_observability.export.signals import METRICS, Batch, Point
+from batch_observability.export.spool import LEDGER, Entry, Spool
+from batch_observability.export.target import GROUPS, INSTALL, Choice, ExportError, Target, taken_by
+from batch_observability.ledger.records import Change, Finished, encode
+from batch_observability.ledger.store import Ledger, LedgerError
 
 log = logging.getLogger("batch_observability.export")
 
-_ALL = frozenset({TRACES, METRICS, LOGS, EVENTS})
-_LOG_BYTES = 50_000_000
+_FIRST_WAIT_S = 1.0
+_DROPPED = "telemetry-dropped"
 
 
 @dataclass
 class Report:
-    """What became of a batch, by target: "" if it was taken, else one line that says why not."""
+    """
+    What became of a batch.
+
+    Attributes:
+        targets: "" for each that took all of it, else one line that says why not.
+        ledger: the same for the ledger, "" too if there was no change.
+        told: False if the run had been told by somebody else, and so was not told again.
+        on_disk: whether it was safe on disk before it was sent.
+    """
 
     targets: dict[str, str] = field(default_factory=dict)
+    ledger: str = ""
+    told: bool = True
+    on_disk: bool = True
 
 
 class Delivery:
@@ -44,77 +53,210 @@ class Delivery:
     Args:
         settings: bounds and folders.
         choice: the targets.
+        patience_s: how long to go on trying what fails; default: `retry_for`.
     """
 
-    def __init__(self, settings: Settings, choice: Choice) -> None:
-        self._settings = settings
-        self._choice = choice
-        self._spool = Spool(settings.state_path / "spool", settings.spool_max_mb)
-        self._targets: dict[str, Target] = {}
+    def __init__(self, settings: Settings, choice: Choice, patience_s: float | None = None) -> None:
+        self.settings = settings
+        self.targets = choice.targets
+        self.spool = Spool(settings.state_path / "spool", settings.spool_max_mb, settings.spool_max_hours)
+        self.ledger = Ledger(settings.ledger, settings.ledger_timeout)
+        self._patience_s = settings.retry_for if patience_s is None else patience_s
+        self._made: dict[str, Target] = {}
         self._environ = dict(os.environ)
 
-    def deliver(self, batch: Batch, on_safe: Callable[[], None] = lambda: None) -> Report:
+    def deliver(
+        self, batch: Batch, change: Change | None = None, on_safe: Callable[[bool], None] = lambda _safe: None
+    ) -> Report:
         """
-        Deliver a batch; `on_safe` is called once it is on disk, or cannot be.
+        Deliver a batch; `on_safe` is called once it is on disk, with True, or cannot be.
 
         Never raises: what a target does not take stays in the spool, and the report says why.
+
+        Args:
+            batch: the signals.
+            change: of the ledger. If it closes a run that is closed already, the signals are not sent.
+            on_safe: told whether the batch is on disk.
         """
-        _attempt("the log file", lambda: append_log(self._settings.state_path / "logs", batch))
-        entries: dict[str, Entry] = {}
-        for name in self._choice.targets:
-            _attempt("the spool", lambda name=name: entries.update({name: self._keep(name, batch)}))  # type: ignore[misc]  # a lambda's default
-        on_safe()
-        report = Report()
-        waiting = {name: self._start(name, batch, entries, report) for name in self._choice.targets if name != "spool"}
-        give_up = time.monotonic() + self._settings.export_timeout
-        for name, thread in waiting.items():
-            thread.join(max(give_up - time.monotonic(), 0))
-            if thread.is_alive():
-                report.targets[name] = f"{name} did not answer within {self._settings.export_timeout:g} s"
-                log.warning("%s: %s", batch.name, report.targets[name])
-        if "spool" in self._choice.targets:
-            report.targets["spool"] = "" if "spool" in entries else f"{self._spool.folder} cannot be written"
+        report = Report(targets=dict.fromkeys(self.targets, ""))
+        entries = self._keep(batch, change, report)
+        on_safe(report.on_disk)
+        waiting = entries.pop((LEDGER, ""), None)
+        recorded = change is None or self._record(change, waiting, report)
+        if not report.told:
+            _remove(entry for group in entries.values() for entry in group)
+            return report
+        self._write_log(batch)
+        sendings = all_sendings = [
+            Sending(name, batch.only(signals), entries.get((name, _key(signals)), []))
+            for name in self.targets
+            for signals in (GROUPS[name] if name != "spool" else ())
+        ]
+        give_up, wait_s = time.monotonic() + self._patience_s, _FIRST_WAIT_S
+        while True:
+            sendings = self._send(sendings, report)
+            left_s = give_up - time.monotonic()
+            if (not sendings and recorded) or left_s <= 0:
+                break
+            time.sleep(min(wait_s, left_s))
+            wait_s *= 2
+            recorded = recorded or (change is not None and self._record(change, waiting, report))
+        for entry in waiting or []:
+            entry.release()
+        for sending in all_sendings:
+            sending.let_go()
+        for entry in entries.get(("spool", _key(taken_by("spool"))), []):
+            entry.release()
         return report
 
-    def _keep(self, name: str, batch: Batch) -> Entry:
-        signals = _ALL if name == "spool" else _target_signals(name)
-        entry = self._spool.put(name, batch.only(signals))
-        if entry.dropped:
-            log.warning("the spool is full: %d of the oldest files were dropped", entry.dropped)
-            tags = {schema.TAG_SERVICE: batch.service, schema.TAG_REASON: "spool_full"}
-            dropped = Batch(
-                batch.service,
-                batch.version,
-                batch.env,
-                "telemetry-dropped",
-                points=(Point(schema.TELEMETRY_DROPPED, entry.dropped, tags),),
-            )
-            self._spool.put(name, dropped)
-        return entry
+    def record(self, name: str, change: Change, on_safe: Callable[[bool], None] = lambda _safe: None) -> Report:
+        """Bring a change that has no signals into the ledger, or keep it."""
+        return self.deliver(Batch("", "", "", name), change, on_safe)
 
-    def _start(self, name: str, batch: Batch, entries: dict[str, Entry], report: Report) -> threading.Thread:
-        def send() -> None:
-            try:
-                target = self._targets.get(name) or make_target(name, self._environ)
-                self._targets[name] = target
-                target.send(batch.only(target.signals))
-            except ExportError as error:
-                failed, reason = error.signals, str(error)
-            except ImportError as error:
-                failed, reason = _ALL, f"{error}: {INSTALL.format(extra=name)}"
-            except Exception as error:
-                failed, reason = _ALL, f"{type(error).__name__}: {error}"
+    def drop(self, batch: Batch, dropped: Mapping[str, int]) -> None:
+        """Count what had to be dropped, by reason; the count goes with what is sent next."""
+        if not dropped or batch.name == _DROPPED:
+            return
+        for reason, count in dropped.items():
+            log.warning("%d of what was to be sent is dropped: %s", count, reason)
+        points = tuple(
+            Point(schema.TELEMETRY_DROPPED, count, {schema.TAG_SERVICE: batch.service, schema.TAG_REASON: reason})
+            for reason, count in dropped.items()
+        )
+        told = Batch(batch.service, batch.version, batch.env, _DROPPED, points=points)
+        with suppress(OSError):
+            for entry in self.spool.put(told, {name: frozenset({METRICS}) for name in self.targets}, None):
+                entry.release()
+
+    def _keep(self, batch: Batch, change: Change | None, report: Report) -> dict[tuple[str, str], list[Entry]]:
+        """Put all on disk; return the files by target and the group of signals that are sent together."""
+        try:
+            wanted = {name: taken_by(name) for name in self.targets}
+            entries = self.spool.put(batch, wanted, encode(change) if change is not None else None)
+        except OSError as error:
+            log.warning("the spool cannot be written: %s", error)
+            report.on_disk = False
+            if "spool" in self.targets:
+                report.targets["spool"] = f"{self.spool.folder} cannot be written"
+            return {}
+        found: dict[tuple[str, str], list[Entry]] = {}
+        for entry in entries:
+            groups = GROUPS.get(entry.target, ())
+            key = next((_key(group) for group in groups if entry.signal in group), "")
+            found.setdefault((entry.target, key), []).append(entry)
+        self.drop(batch, self.spool.make_room())
+        return found
+
+    def _record(self, change: Change, waiting: list[Entry] | None, report: Report) -> bool:
+        """Bring a change into the ledger; return whether that is settled."""
+        try:
+            took_effect = self.ledger.apply(change)
+            report.told = took_effect or not isinstance(change, Finished)
+        except LedgerError as error:
+            report.ledger = str(error)
+            log.warning("%s", error)
+            self.spool.note(LEDGER, str(error))
+            return not error.retry
+        report.ledger = ""
+        _remove(waiting or [])
+        return True
+
+    def _write_log(self, batch: Batch) -> None:
+        try:
+            append_log(self.settings.state_path / "logs", batch)
+        except OSError as error:
+            log.warning("the log file cannot be written: %s", error)
+
+    def _send(self, sendings: list[Sending], report: Report) -> list[Sending]:
+        """Send all side by side; return what may be tried again."""
+        threads = []
+        for sending in sendings:
+            thread = threading.Thread(target=self.attempt, args=(sending,), name="batchobs-send", daemon=True)
+            thread.start()
+            threads.append((sending, thread))
+        give_up = time.monotonic() + self.settings.export_timeout
+        report.targets |= {sending.target: "" for sending in sendings}
+        again = []
+        for sending, thread in threads:
+            thread.join(max(give_up - time.monotonic(), 0))
+            if thread.is_alive():
+                reason = f"{sending.target} did not answer within {self.settings.export_timeout:g} s"
             else:
-                failed, reason = frozenset(), ""
-            if name in entries:
-                entries[name].remove(_ALL - failed)
-            report.targets[name] = reason
+                reason = sending.reason
+                if reason and not sending.lost:
+                    again.append(sending)
             if reason:
-                log.warning("%s: %s", batch.name, reason)
+                report.targets[sending.target] = reason
+                log.warning("%s: %s", sending.batch.name, reason)
+        for name, reason in report.targets.items():
+            self.spool.note(name, reason)
+        return again
 
-        thread = threading.Thread(target=send, name=f"batchobs-{name}", daemon=True)
-        thread.start()
-        return thread
+    def attempt(self, sending: Sending) -> None:
+        """Send once; files of what was taken go, of what was not they stay."""
+        with sending.lock:
+            sending.under_way = True
+        sending.reason, sending.lost = "", False
+        try:
+            for entry in sending.entries:
+                entry.begin()
+            self._target(sending.target).send(sending.batch)
+        except ExportError as error:
+            sending.reason = str(error)
+            sending.lost = error.uncertain and bool(sending.batch.points)
+        except ImportError as error:
+            sending.reason = f"{error}: {INSTALL.format(extra=sending.target)}"
+        except Exception as error:
+            sending.reason = f"{type(error).__name__}: {error}"
+        for entry in sending.entries:
+            if not sending.reason or sending.lost:
+                entry.remove()
+            else:
+                entry.refused()
+        if sending.lost:
+            # They have no ids: a second time might count them twice.
+            self.drop(sending.batch, {"uncertain": 1})
+        with sending.lock:
+            sending.under_way = False
+            if sending.given_up:
+                sending.release()
+
+    def _target(self, name: str) -> Target:
+        if name not in self._made:
+            self._made[name] = make_target(name, self._environ)
+        return self._made[name]
+
+
+@dataclass
+class Sending:
+    """
+    What one target takes at once, with its files.
+
+    Attributes:
+        reason: why it was not taken the last time, "" if it was.
+        lost: nobody knows what arrived, and it must not be sent twice.
+    """
+
+    target: str
+    batch: Batch
+    entries: list[Entry]
+    reason: str = ""
+    lost: bool = False
+    under_way: bool = False
+    given_up: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def let_go(self) -> None:
+        """Let others have its files, now or when the attempt that is under way has ended."""
+        with self.lock:
+            self.given_up = True
+            if not self.under_way:
+                self.release()
+
+    def release(self) -> None:
+        """Let others have its files."""
+        for entry in self.entries:
+            entry.release()
 
 
 def make_target(name: str, environ: Mapping[str, str]) -> Target:
@@ -137,74 +279,10 @@ def make_target(name: str, environ: Mapping[str, str]) -> Target:
     return OtlpTarget(environ)
 
 
-def _target_signals(name: str) -> frozenset[str]:
-    # Without importing the target: nothing heavy stands between a run's end and its signals on disk.
-    return {"datadog": _ALL - {LOGS}, "otlp": _ALL - {EVENTS}}[name]
+def _remove(entries: Iterable[Entry]) -> None:
+    for entry in entries:
+        entry.remove()
 
 
-def _attempt(what: str, action: Callable[[], Any]) -> None:
-    try:
-        action()
-    except OSError as error:
-        log.warning("%s cannot be written: %s", what, error)
-
-
-def append_log(folder: Path, batch: Batch) -> None:
-    """
-    Append the log records of a batch to the file that an Agent tails, `batch_models.jsonl`.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    if not batch.logs:
-        return
-    private_folder(folder)
-    lines = b"".join(json.dumps(as_line(record), default=str).encode() + b"\n" for record in batch.logs)
-    path = folder / "batch_models.jsonl"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, lines)
-        ours = os.fstat(descriptor)
-        with suppress(FileNotFoundError):  # another process has just rotated it, or put a new file in its place
-            if ours.st_size > _LOG_BYTES and os.path.samestat(ours, path.stat()):
-                path.replace(path.with_suffix(".jsonl.1"))
-    finally:
-        os.close(descriptor)
-
-
-def as_line(record: LogRecord) -> dict[str, Any]:
-    """Return a log record as the JSON object that a line holds."""
-    return {
-        schema.LOG_TIMESTAMP: datetime.fromtimestamp(record.time_ns / 1e9, UTC).isoformat(timespec="microseconds"),
-        schema.LOG_LEVEL: record.level,
-        schema.LOG_LOGGER: "batch_observability",
-        schema.LOG_EVENT: record.event,
-        **record.attributes,
-    }
-
-
-def private_folder(folder: Path) -> None:
-    """Make a folder that only its owner reads, and the one above it."""
-    for path in (folder.parent, folder):
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-class _PrivateLog(RotatingFileHandler):
-    """A log file that only its owner reads, also after a rotation."""
-
-    def _open(self) -> TextIOWrapper:
-        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        return os.fdopen(descriptor, "a", encoding="utf-8")
-
-
-def log_problems_to(folder: Path) -> None:
-    """Write our own warnings to `observer.log`, bounded: sidecars have no other place to say what went wrong."""
-    try:
-        private_folder(folder)
-        handler = _PrivateLog(folder / "observer.log", maxBytes=1_000_000, backupCount=1, delay=True)
-    except OSError:
-        return
-    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
-    logger = logging.getLogger("batch_observability")
-    logger.addHandler(handler)
-    logger.propagate = False
+def _key(signals: frozenset[str]) -> str:
+    return "+".join(sorted(signals))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -39,28 +38,29 @@ class OtlpTarget:
     """
 
     name = "otlp"
-    signals = frozenset({TRACES, METRICS, LOGS})
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._exporters: dict[str, Any] = {}
+        # Requests that were sent, and nobody said what became of them.
+        self._unanswered: list[str] = []
 
     def send(self, batch: Batch) -> None:
-        """Send each signal that the batch holds and that has an endpoint, side by side: each may have to wait."""
+        """Send each signal that the batch holds and that has an endpoint."""
         senders: dict[str, tuple[Callable[[Batch, Any], Any], Any]] = {
             TRACES: (_spans, batch.spans),
             METRICS: (_metrics, batch.points),
             LOGS: (_logs, batch.logs),
         }
-        with ThreadPoolExecutor(len(senders)) as pool:
-            sent = {
-                signal: pool.submit(self._export, signal, convert, batch)
-                for signal, (convert, wanted) in senders.items()
-                if wanted and self._is_wanted(signal)
-            }
-            failed = {signal: reason for signal, future in sent.items() if (reason := future.result())}
+        failed, uncertain = {}, False
+        for signal, (convert, wanted) in senders.items():
+            if wanted and self._is_wanted(signal):
+                self._unanswered.clear()
+                if reason := self._export(signal, convert, batch):
+                    failed[signal] = reason
+                    uncertain = uncertain or bool(self._unanswered) or _grpc_unanswered(reason)
         if failed:
-            raise ExportError(failed)
+            raise ExportError(failed, uncertain=uncertain)
 
     def _export(self, signal: str, convert: Callable[[Batch, Any], Any], batch: Batch) -> str:
         """Send one signal; return why it was not taken, or ""."""
@@ -86,7 +86,8 @@ class OtlpTarget:
                 LOGS: ("_log_exporter", "OTLPLogExporter"),
             }[signal]
             package = importlib.import_module(f"opentelemetry.exporter.otlp.proto.{protocol}.{module}")
-            self._exporters[signal] = getattr(package, name)()
+            options = {"session": _watched_session(self._unanswered)} if protocol == "http" else {}
+            self._exporters[signal] = getattr(package, name)(**options)
         return self._exporters[signal]
 
 
@@ -95,6 +96,44 @@ def _protocol(environ: Mapping[str, str], signal: str) -> str:
     if said:
         return "grpc" if said == "grpc" else "http"
     return "grpc" if urlsplit(otlp_endpoint(environ, signal)).port == _GRPC_PORT else "http"
+
+
+def _watched_session(unanswered: list[str]) -> Any:
+    """Make a session that remembers requests without an answer; where no connection was made, nothing was sent."""
+    import requests
+    from requests.adapters import HTTPAdapter
+
+    class Watch(HTTPAdapter):
+        def send(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().send(*args, **kwargs)
+            except requests.RequestException as error:
+                if not isinstance(error, requests.ConnectTimeout) and not _never_connected(error):
+                    unanswered.append(type(error).__name__)
+                raise
+
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, Watch())
+    return session
+
+
+def _never_connected(error: BaseException) -> bool:
+    from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError, ProxyError, SSLError
+
+    cause = error.args[0] if error.args else None
+    if isinstance(cause, MaxRetryError):
+        cause = cause.reason
+    # A name that cannot be resolved is a NewConnectionError too.
+    return isinstance(cause, NewConnectionError | ConnectTimeoutError | ProxyError | SSLError)
+
+
+def _grpc_unanswered(reason: str) -> bool:
+    if "StatusCode.DEADLINE_EXCEEDED" in reason:
+        return True
+    return "StatusCode.UNAVAILABLE" in reason and not any(
+        words in reason for words in ("failed to connect", "DNS resolution failed", "Connection refused")
+    )
 
 
 def _resources() -> Callable[[str, str, str], Any]:

@@ -2,12 +2,16 @@
 Signals in the OTLP/JSON encoding, which an OpenTelemetry Collector's `otlpjsonfile` receiver reads.
 
 Format: https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding (ids in hex, 64-bit integers as strings).
-Standard library only: this is what the spool holds when nothing else is installed.
+Standard library only: this is what the spool holds when nothing else is installed. `otlp_read` makes the batch again:
+what the format has no place for is written as extra attributes.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from batch_observability import schema
@@ -32,6 +36,10 @@ Json = dict[str, Any]
 
 SCOPE = {"name": "batch_observability", "version": __version__}
 SEVERITIES = {"debug": 5, "info": 9, "warning": 13, "error": 17, "critical": 21}
+# An attribute of a span, or a tag of an event, whose name is one of ours goes under its name behind this.
+ESCAPE = "attribute."
+EVENT_NAMES = frozenset({"title", "alert_type", "aggregation_key"})
+_ERROR_NAMES = frozenset({schema.ERROR_TYPE, schema.ERROR_MESSAGE, schema.ERROR_STACK})
 _KIND_INTERNAL, _KIND_CONSUMER = 1, 5
 _DELTA = 1
 
@@ -45,18 +53,7 @@ def encode(batch: Batch, now_ns: int) -> dict[str, Json]:
     """
     documents: dict[str, Json] = {}
     if batch.spans:
-        by_service: dict[tuple[str, str], list[Span]] = defaultdict(list)
-        for span in batch.spans:
-            by_service[span.service, span.version].append(span)
-        documents[TRACES] = {
-            "resourceSpans": [
-                {
-                    "resource": _resource(service, version, batch.env),
-                    "scopeSpans": [{"scope": SCOPE, "spans": [_span(span) for span in spans]}],
-                }
-                for (service, version), spans in by_service.items()
-            ]
-        }
+        documents[TRACES] = {"resourceSpans": _resource_spans(batch)}
     resource = _resource(batch.service, batch.version, batch.env)
     if batch.points:
         metrics = [_metric(point, now_ns) for point in batch.points]
@@ -73,6 +70,21 @@ def encode(batch: Batch, now_ns: int) -> dict[str, Json]:
                 "resourceLogs": [{"resource": resource, "scopeLogs": [{"scope": SCOPE, "logRecords": entries}]}]
             }
     return documents
+
+
+def _resource_spans(batch: Batch) -> list[Json]:
+    """Spans by service in their order; the first resource is the batch's own, with no spans if they are of others."""
+    own = batch.service, batch.version
+    groups = [(key, list(spans)) for key, spans in groupby(batch.spans, key=lambda span: (span.service, span.version))]
+    if groups[0][0] != own:
+        groups.insert(0, (own, []))
+    return [
+        {
+            "resource": _resource(service, version, batch.env),
+            "scopeSpans": [{"scope": SCOPE, "spans": [_span(span) for span in spans]}] if spans else [],
+        }
+        for (service, version), spans in groups
+    ]
 
 
 def _resource(service: str, version: str, env: str) -> Json:
@@ -98,16 +110,43 @@ def span_attributes(span: Span) -> dict[str, Attribute]:
     return attributes
 
 
+def names_of_span(*, measured: bool, failed: bool) -> frozenset[str]:
+    """Names of the attributes that a span has beside those that it was given."""
+    names = frozenset({"operation.name", "resource.name"})
+    return names | ({"span.type", "_dd.measured"} if measured else set()) | (_ERROR_NAMES if failed else set())
+
+
+def _escaped(attributes: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {
+        f"{ESCAPE}{key}" if key in names or key.startswith(ESCAPE) else key: value for key, value in attributes.items()
+    }
+
+
 def _value(value: Any) -> Json:
+    if value is None:
+        return {}
     if isinstance(value, bool):
         return {"boolValue": value}
     if isinstance(value, int) and -(2**63) <= value < 2**63:
         return {"intValue": str(value)}
     if isinstance(value, int | float):
-        return {"doubleValue": float(value)}
+        return {"doubleValue": _double(value)}
     if isinstance(value, dict):
         return {"kvlistValue": {"values": _attributes(value)}}
+    if isinstance(value, list | tuple):
+        return {"arrayValue": {"values": [_value(item) for item in value]}}
     return {"stringValue": str(value)}
+
+
+def _double(value: float) -> float | str:
+    """Return a number as a double; JSON has no infinity and no NaN, protobuf's JSON writes them as text."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf
+    if math.isnan(number):
+        return "NaN"
+    return number if math.isfinite(number) else f"{'-' if number < 0 else ''}Infinity"
 
 
 def _attributes(attributes: dict[str, Any]) -> list[Json]:
@@ -115,6 +154,8 @@ def _attributes(attributes: dict[str, Any]) -> list[Json]:
 
 
 def _span(span: Span) -> Json:
+    names = names_of_span(measured=span.measured, failed=span.error is not None)
+    attributes = span_attributes(replace(span, attributes=_escaped(span.attributes, names)))
     document: Json = {
         "traceId": hex_trace_id(span.trace_id),
         "spanId": hex_span_id(span.span_id),
@@ -122,7 +163,7 @@ def _span(span: Span) -> Json:
         "kind": _KIND_CONSUMER if span.measured else _KIND_INTERNAL,
         "startTimeUnixNano": str(span.start_ns),
         "endTimeUnixNano": str(span.end_ns),
-        "attributes": _attributes(span_attributes(span)),
+        "attributes": _attributes(attributes),
         "status": {"code": 2, "message": span.error.message} if span.error else {},
         "flags": 1,
     }
@@ -153,12 +194,12 @@ def _metric(point: Point, now_ns: int) -> Json:
     }
     document: Json = {"name": metric.name, "unit": metric.unit, "description": metric.description}
     if metric.type is MetricType.COUNT:
-        data = {"dataPoints": [{**stamp, "asDouble": float(point.value)}]}
+        data = {"dataPoints": [{**stamp, "asDouble": _double(point.value)}]}
         document["sum"] = {**data, "aggregationTemporality": _DELTA, "isMonotonic": True}
     elif metric.type is MetricType.GAUGE:
-        document["gauge"] = {"dataPoints": [{**stamp, "asDouble": float(point.value)}]}
+        document["gauge"] = {"dataPoints": [{**stamp, "asDouble": _double(point.value)}]}
     else:
-        value = float(point.value)
+        value = _double(point.value)
         data_point = {**stamp, "count": "1", "sum": value, "min": value, "max": value, "bucketCounts": ["1"]}
         document["histogram"] = {"dataPoints": [data_point], "aggregationTemporality": _DELTA}
     return document
@@ -178,12 +219,13 @@ def _record(record: LogRecord) -> Json:
 
 
 def _event_record(event: Event) -> Json:
-    level = "error" if event.alert_type == "error" else "info"
+    level = event.alert_type if event.alert_type in {"error", "warning"} else "info"
+    own = {"title": event.title, "alert_type": event.alert_type, "aggregation_key": event.aggregation_key}
     return {
         "timeUnixNano": str(event.time_ns),
         "observedTimeUnixNano": str(event.time_ns),
         "severityNumber": SEVERITIES[level],
         "severityText": level.upper(),
         "body": {"stringValue": f"{event.title}\n{event.text}"},
-        "attributes": _attributes({"aggregation_key": event.aggregation_key, **event.tags}),
+        "attributes": _attributes({**own, **_escaped(event.tags, EVENT_NAMES)}),
     }

@@ -15,7 +15,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from batch_observability.config import Settings
-from batch_observability.export.signals import Batch
+from batch_observability.export.signals import EVENTS, LOGS, METRICS, TRACES, Batch
 
 AGENT_ADDRESS = ("127.0.0.1", 8126)
 AGENT_SOCKET = Path("/var/run/datadog/apm.socket")
@@ -29,11 +29,13 @@ class ExportError(Exception):
 
     Args:
         reasons: for each signal that it did not take, one line that says why.
+        uncertain: nobody knows whether it has arrived.
     """
 
-    def __init__(self, reasons: Mapping[str, str]) -> None:
+    def __init__(self, reasons: Mapping[str, str], *, uncertain: bool = False) -> None:
         super().__init__("; ".join(dict.fromkeys(reasons.values())))
         self.reasons = dict(reasons)
+        self.uncertain = uncertain
 
     @property
     def signals(self) -> frozenset[str]:
@@ -45,15 +47,28 @@ class Target(Protocol):
     """Somewhere that signals go."""
 
     name: str
-    signals: frozenset[str]
 
     def send(self, batch: Batch) -> None:
         """
-        Send a batch; it has arrived when this returns.
+        Send what is in a batch; it has arrived when this returns.
 
         Raises:
             ExportError: naming the signals that were not taken.
         """
+
+
+# What each target takes, in groups that are sent by themselves: one may have to wait while another arrives. Known
+# without importing a target: nothing heavy stands between a run's end and its signals on disk.
+GROUPS: dict[str, tuple[frozenset[str], ...]] = {
+    "datadog": (frozenset({METRICS, EVENTS}), frozenset({TRACES})),
+    "otlp": (frozenset({METRICS}), frozenset({TRACES}), frozenset({LOGS})),
+    "spool": (frozenset({TRACES, METRICS, LOGS, EVENTS}),),
+}
+
+
+def taken_by(target: str) -> frozenset[str]:
+    """Return the signals that a target takes."""
+    return frozenset().union(*GROUPS[target])
 
 
 @dataclass(frozen=True)

@@ -1,33 +1,26 @@
 """
-How a run ended, as signals: its span with its stages, metrics, the wide log record, and an event if it was killed.
-
-This is the only place where a run becomes signals, whoever survives to say it.
+How a run ended: what it told, or what it died of, or what somebody said who knows better.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from batch_observability import schema
-from batch_observability.export.signals import (
-    Attribute,
-    Batch,
-    Error,
-    Event,
-    LogRecord,
-    Point,
-    Span,
-    SpanEvent,
-    host_name,
-)
-from batch_observability.ids import hex_trace_id
-from batch_observability.run import RunContext, log_fields
+from batch_observability.export.signals import Error
 from batch_observability.schema import Outcome
-from batch_observability.sidecar.observation import Observation, StageRecord
+from batch_observability.sidecar.observation import Observation
 from batch_observability.sidecar.process import Death
 
-_LEVELS = {Outcome.SUCCESS: "info", Outcome.SKIPPED: "info", Outcome.RETRYING: "warning"}
+OUT_OF_MEMORY = "OutOfMemory"
+_ERROR_TYPES = {
+    Outcome.CANCELLED: "Cancelled",
+    Outcome.TIMED_OUT: "TimedOut",
+    Outcome.LOST: "Lost",
+    Outcome.KILLED: "Killed",
+}
+# A busy host kills a little late.
+_KILLED_LATE_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -48,15 +41,25 @@ def told(observation: Observation, pid: int) -> Ending:
     return Ending(Outcome(frame["outcome"]), frame["ts"], pid, error)
 
 
-def found_dead(observation: Observation, pid: int, death: Death, end_ns: int, *, silent: bool) -> Ending:
+def found_dead(
+    observation: Observation, pid: int, death: Death, end_ns: int, *, silent: bool, out_of_memory: str = ""
+) -> Ending:
     """
     Return the ending of a run whose process is gone without a last frame.
 
     `silent` says that the run had stopped talking before its process ended, so that an exit says nothing.
+    `out_of_memory` says what the system's out-of-memory killer found, "" if it was not that.
     """
     stage = observation.innermost_open_stage
     where = f" in stage {stage.name}" if stage else ""
-    if death.signal:
+    if out_of_memory:
+        error = Error(OUT_OF_MEMORY, f"killed by the out-of-memory killer{where}: {out_of_memory}")
+    elif _was_stopped(observation, death, end_ns):
+        error = Error(
+            "Cancelled", f"stopped{where} by Airflow, which no longer wanted it: cleared, or its state was set"
+        )
+        return Ending(Outcome.CANCELLED, end_ns, pid, error, death)
+    elif death.signal:
         error = Error(death.signal, f"killed by {death.signal}{where}")
     elif death.exit_code is not None:
         error = Error("ProcessExit", f"the process left with exit code {death.exit_code}{where}, without an outcome")
@@ -66,218 +69,20 @@ def found_dead(observation: Observation, pid: int, death: Death, end_ns: int, *,
     return Ending(outcome, end_ns, pid, error, death)
 
 
-def started(context: RunContext) -> Batch:
-    """Return the signals of a run that has begun."""
-    return _batch(context, f"{context.run_id}-started", points=(Point(schema.RUN_STARTED, 1, _tags(context)),))
+def _was_stopped(observation: Observation, death: Death, end_ns: int) -> bool:
+    """Whether the process was asked to end, and was killed as long after that as who asks so does."""
+    asked = observation.asked_to_end
+    if asked is None or death.signal != "SIGKILL":
+        return False
+    return bool(-0.5 <= (end_ns - asked["ts"]) / 1e9 - asked["killed_after_s"] <= _KILLED_LATE_S)
 
 
-def finished(observation: Observation, ending: Ending, *, with_start: bool) -> Batch:
-    """
-    Return the signals of a run that has ended, with its start if that has not been told yet.
-    """
-    context = observation.context
-    spans = (_run_span(observation, ending), *_stage_spans(observation, ending))
-    points = _points(observation, ending)
-    if with_start:
-        points.insert(0, Point(schema.RUN_STARTED, 1, _tags(context)))
-    return _batch(
-        context,
-        context.run_id,
-        spans=spans,
-        points=tuple(points),
-        logs=(_record(observation, ending, spans[0]),),
-        events=(_killed_event(observation, ending),) if ending.outcome is Outcome.KILLED else (),
-    )
-
-
-def _batch(context: RunContext, name: str, **signals: Any) -> Batch:
-    return Batch(context.model["service"], context.model["version"], context.env, name, **signals)
-
-
-def _tags(context: RunContext, **extra: str) -> dict[str, str]:
-    model = context.model
-    tags = {
-        schema.TAG_ENV: context.env,
-        schema.TAG_SERVICE: model["service"],
-        schema.TAG_VERSION: model["version"],
-        schema.TAG_MODEL: model["name"],
-        schema.TAG_OWNER: model["owner"],
-        schema.TAG_TIER: model["tier"],
-        schema.TAG_SOURCE: context.source,
-        **context.tags,
-        **extra,
-    }
-    return {name: value for name, value in tags.items() if value}
-
-
-def _run_span(observation: Observation, ending: Ending) -> Span:
-    context, model = observation.context, observation.context.model
-    rows = observation.total_rows or {}
-    attributes: dict[str, Attribute] = {
-        schema.MODEL_NAME: model["name"],
-        schema.MODEL_VERSION: model["version"],
-        schema.MODEL_OWNER: model["owner"],
-        schema.MODEL_TIER: model["tier"],
-        schema.RUN_ID: context.run_id,
-        schema.OUTCOME: ending.outcome.value,
-        **context.attributes,
-        schema.MEMORY_PEAK: observation.memory_peak,
-        schema.CPU_TIME: round(observation.cpu_s, 6),
-        schema.PROCESS_PID: ending.pid,
-        schema.HOST_NAME: host_name(),
-    }
-    names = {"read": schema.ROWS_READ, "written": schema.ROWS_WRITTEN, "rejected": schema.ROWS_REJECTED}
-    attributes |= {names[name]: count for name, count in rows.items()}
-    for objective, promise in model["objectives"].items():
-        attributes[schema.OBJECTIVE.replace("<objective>", objective)] = promise
-    for measurement in observation.measurements:
-        attributes[schema.MEASUREMENT.replace("<name>", measurement["name"])] = measurement["value"]
-        if measurement["unit"]:
-            attributes[schema.MEASUREMENT_UNIT.replace("<name>", measurement["name"])] = measurement["unit"]
-    if ending.death and ending.death.signal:
-        attributes[schema.SIGNAL] = ending.death.signal
-    if ending.death and ending.death.exit_code is not None:
-        attributes[schema.EXIT_CODE] = ending.death.exit_code
-    if ending.outcome in schema.ERRORS and (stage := _failed_stage(observation)):
-        attributes[schema.STAGE_NAME] = stage.name
-    if observation.dropped:
-        attributes[schema.DROPPED] = observation.dropped
-    return Span(
-        operation=schema.RUN,
-        resource=context.resource,
-        service=model["service"],
-        version=model["version"],
-        trace_id=context.trace_id,
-        span_id=context.span_id,
-        parent_id=_parent(context, ending),
-        start_ns=context.start_ns,
-        end_ns=max(ending.end_ns, context.start_ns),
-        attributes={name: value for name, value in attributes.items() if value != ""},
-        error=_error(ending),
-        events=tuple(
-            SpanEvent(event["ts"], schema.EVENT_TEXT, {"message": event["text"]}) for event in observation.events
-        ),
-        links=context.linked_spans,
-    )
-
-
-def _parent(context: RunContext, ending: Ending) -> int | None:
-    if ending.death is None or context.parent_id == context.orphan_parent_id:
-        return context.parent_id
-    # Airflow's own tracing: a failure is reported to the API server, which sends a span; an exit with 0 leaves none.
-    return context.orphan_parent_id if ending.death.signal or ending.death.exit_code else None
-
-
-def _error(ending: Ending) -> Error | None:
-    if ending.outcome not in schema.ERRORS:
-        return None
-    return ending.error or Error("Error", f"the run ended as {ending.outcome}")
-
-
-def _failed_stage(observation: Observation) -> StageRecord | None:
-    if still_open := observation.innermost_open_stage:
-        return still_open
-    # Of nested stages that end with one error, the innermost ends first and began last.
-    return next((stage for stage in reversed(observation.stages.values()) if stage.error), None)
-
-
-def _stage_spans(observation: Observation, ending: Ending) -> list[Span]:
-    context = observation.context
-    spans = []
-    for stage in observation.stages.values():
-        error = Error(**stage.error) if stage.error else None
-        if stage.end_ns is None:
-            error = ending.error or Error("StageNotEnded", "the run ended before the stage did")
-        known_parent = stage.parent in observation.stages
-        spans.append(
-            Span(
-                operation=schema.STAGE,
-                resource=stage.name,
-                service=context.model["service"],
-                version=context.model["version"],
-                trace_id=context.trace_id,
-                span_id=stage.span_id,
-                parent_id=stage.parent if known_parent else context.span_id,
-                start_ns=stage.start_ns,
-                end_ns=max(stage.end_ns or ending.end_ns, stage.start_ns),
-                attributes={
-                    schema.MODEL_NAME: context.model["name"],
-                    schema.RUN_ID: context.run_id,
-                    schema.STAGE_NAME: stage.name,
-                },
-                error=error,
-            )
-        )
-    return spans
-
-
-def _points(observation: Observation, ending: Ending) -> list[Point]:
-    context = observation.context
-    tags = _tags(context)
-    outcome_tags = {**tags, schema.TAG_OUTCOME: ending.outcome.value}
-    points = [
-        Point(schema.RUN_FINISHED, 1, outcome_tags),
-        Point(schema.RUN_DURATION, _seconds(context.start_ns, ending.end_ns), outcome_tags),
-        Point(schema.METRIC_CPU_TIME, observation.cpu_s, tags),
-        Point(schema.METRIC_MEMORY_PEAK, observation.memory_peak, tags),
-    ]
-    if context.due_ns is not None:
-        points.append(Point(schema.RUN_START_DELAY, _seconds(context.due_ns, context.start_ns), tags))
-    if rows := observation.total_rows:
-        points += [
-            Point(schema.METRIC_ROWS_READ, rows["read"], tags),
-            Point(schema.METRIC_ROWS_WRITTEN, rows["written"], tags),
-            Point(schema.METRIC_ROWS_REJECTED, rows["rejected"], tags),
-        ]
-    for stage in observation.stages.values():
-        duration = _seconds(stage.start_ns, stage.end_ns or ending.end_ns)
-        points.append(Point(schema.STAGE_DURATION, duration, {**tags, schema.TAG_STAGE: stage.name}))
-    for measurement in observation.measurements:
-        measurement_tags = {**tags, schema.TAG_MEASUREMENT: measurement["name"]}
-        points.append(Point(schema.METRIC_MEASUREMENT, measurement["value"], measurement_tags))
-    if observation.dropped:
-        dropped_tags = {**tags, schema.TAG_REASON: "frame"}
-        points.append(Point(schema.TELEMETRY_DROPPED, observation.dropped, dropped_tags))
-    return points
-
-
-def _seconds(start_ns: int, end_ns: int) -> float:
-    return max(end_ns - start_ns, 0) / 1e9
-
-
-def _record(observation: Observation, ending: Ending, run_span: Span) -> LogRecord:
-    stages: dict[str, float] = {}
-    for stage in observation.stages.values():
-        seconds = _seconds(stage.start_ns, stage.end_ns or ending.end_ns)
-        stages[stage.name] = round(stages.get(stage.name, 0.0) + seconds, 6)
-    attributes: dict[str, Any] = {
-        **log_fields(observation.context),
-        **run_span.attributes,
-        schema.LOG_DURATION: _seconds(run_span.start_ns, run_span.end_ns),
-        schema.LOG_STAGES: stages,
-    }
-    if run_span.error:
-        attributes |= {
-            schema.LOG_ERROR_KIND: run_span.error.type,
-            schema.LOG_ERROR_MESSAGE: run_span.error.message,
-            schema.LOG_ERROR_STACK: run_span.error.stack,
-        }
-    level = _LEVELS.get(ending.outcome, "error")
-    return LogRecord(ending.end_ns, level, schema.RUN_EVENT, run_span.trace_id, run_span.span_id, attributes)
-
-
-def _killed_event(observation: Observation, ending: Ending) -> Event:
-    context, model = observation.context, observation.context.model
-    cause = ending.error.message if ending.error else "killed"
-    memory = f"Memory peak {observation.memory_peak / 1e6:.0f} MB."
-    lines = [f"{context.resource}: {cause}.", memory, f"Trace {hex_trace_id(context.trace_id)}."]
-    if model.get("runbook"):
-        lines.append(f"Runbook: {model['runbook']}")
-    return Event(
-        title=f"Batch model {model['name']} was killed",
-        text="\n".join(lines),
-        alert_type="error",
-        aggregation_key=f"{model['name']}:killed",
-        tags=_tags(context),
-        time_ns=ending.end_ns,
-    )
+def judged(observation: Observation, ending: Ending, outcome: str, reason: str) -> Ending:
+    """Return the ending with what somebody who knows better said of it beforehand."""
+    known = Outcome(outcome)
+    firsthand = ending.death and (ending.death.signal or ending.death.exit_code is not None)
+    if known in (Outcome.LOST, Outcome.KILLED) and firsthand:
+        return ending
+    stage = observation.innermost_open_stage
+    error = Error(_ERROR_TYPES.get(known, "Error"), f"{reason}{f' (in stage {stage.name})' if stage else ''}")
+    return replace(ending, outcome=known, error=error if known in schema.ERRORS else None)

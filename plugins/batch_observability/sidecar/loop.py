@@ -6,6 +6,7 @@ The same loop runs as a process (the rule) and as a thread of the task (where no
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import selectors
@@ -14,23 +15,26 @@ import socket
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
 from batch_observability import config
 from batch_observability._version import __version__
 from batch_observability.channel import ACK, Frame, FrameReader
-from batch_observability.export.deliver import Delivery, log_problems_to, private_folder
-from batch_observability.export.signals import Batch
+from batch_observability.export.deliver import Delivery
+from batch_observability.export.log_file import log_problems_to
+from batch_observability.export.replay import replay
+from batch_observability.export.signals import host_name
 from batch_observability.export.target import choose
-from batch_observability.sidecar import ending
+from batch_observability.ledger.store import LedgerError
+from batch_observability.sidecar import ending, row, telling
+from batch_observability.sidecar.autopsy import autopsy, hear_verdict
+from batch_observability.sidecar.journal import Entry, Journal
+from batch_observability.sidecar.memory import MemoryLimit
 from batch_observability.sidecar.observation import Observation
-from batch_observability.sidecar.process import ObservedProcess
+from batch_observability.sidecar.process import ObservedProcess, birth
 
 log = logging.getLogger("batch_observability.sidecar")
 
 _RECEIVE = 1 << 16
-# The parent reaps within milliseconds; before that the system does not tell what the process died of.
-_REAPED_WITHIN_S = 0.5
 # Descriptors are closed a moment before a process is gone; longer than this, it went on without talking to us.
 _DYING_S = 2.0
 _POLL_S = 0.05
@@ -38,6 +42,7 @@ _EXITS_WITHIN_S = 0.3
 # A long run is looked at less often: twenty times in each doubling of its length, at most every ten intervals.
 _LOOKS = 20
 _SLOWEST = 10
+_REPLAY_S = 10.0
 
 
 def observe_process(sock: socket.socket, pidfd: int | None) -> None:
@@ -69,6 +74,8 @@ class _Observer:
         self._separate = separate
         self._reader = FrameReader()
         self._start_told = False
+        self._kept: Entry | None = None
+        self._kept_failed = False
         self._stream_ended: float | None = None
 
     def run(self) -> None:
@@ -83,16 +90,57 @@ class _Observer:
             log_problems_to(self._settings.state_path / "logs")
         self._observation = Observation.begin(start, self._settings.max_stages)
         self._process = ObservedProcess(start["pid"], start["usage"], self._pidfd)
-        self._resume()
+        self._memory = MemoryLimit(start["pid"])
+        self._birth = birth(start["pid"])
+        self._journal = Journal(self._settings.state_path, self._observation.context.run_id)
         choice = choose(self._settings, os.environ, airflow_tracing=start["airflow_tracing"])
         self._delivery = Delivery(self._settings, choice)
+        self._go_on()
         for frame in more:
             self._observation.add(frame)
+        self._keep()
         ended_ns = self._watch()
         if self._observation.paused_ns is not None:
             self._pause()
         else:
             self._finish(ended_ns)
+
+    def _go_on(self) -> None:
+        """Go on from where an earlier phase of the run paused, or where an earlier sidecar of it was lost."""
+        run_id, resumed = self._observation.context.run_id, self._observation.context.resumed
+        try:
+            entry = self._journal.take()
+            if entry is not None:
+                self._observation.resume(entry.observation)
+                self._start_told = entry.start_told
+            elif resumed:
+                # It paused on another host.
+                self._start_told = True
+                state = self._delivery.ledger.paused_state(run_id)
+                if state:
+                    self._observation.resume(json.loads(state))
+                else:
+                    self._observation.phase = 2
+        except (LedgerError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            self._observation.phase = 2 if resumed else 1
+            log.warning("what was known of run %s cannot be used: %s", run_id, error)
+
+    def _keep(self, *, paused: bool = False) -> None:
+        """Keep what is known on disk: if this process is killed, somebody else tells the run."""
+        observation = self._observation
+        state = observation.state()
+        state["cpu_s"] += self._process.cpu_s
+        state["memory_peak"] = max(observation.memory_peak, self._process.memory_peak)
+        entry = Entry(state, self._process.pid, self._birth, host_name(), self._start_told, paused)
+        if entry == self._kept:
+            return
+        try:
+            self._journal.write(entry)
+            self._kept = entry
+        except OSError as error:
+            if not self._kept_failed:
+                log.warning("%s cannot be written: %s", self._journal.path, error)
+            self._kept_failed = True
 
     def _first_frames(self) -> list[Frame]:
         """Wait for the first frame; return it with what came along, or nothing if the stream ended before it."""
@@ -176,85 +224,80 @@ class _Observer:
 
     def _look(self) -> None:
         self._process.sample()
+        self._memory.look()
         if not self._start_told and self._separate:
-            self._start_told = True
-            self._send_start()
+            self._tell_start()
+        self._keep()
 
-    def _send_start(self) -> None:
+    def _tell_start(self) -> None:
         """Tell that the run has begun, from a child: what it imports to do so is gone with it."""
-        if self._observation.phase > 1:
-            return
-        start = ending.started(self._observation.context)
+        self._start_told = True
+        context = self._observation.context
+        batch, change = telling.started(context), row.started(context, self._process.pid, host_name())
         if not self._separate:
-            self._delivery.deliver(start)
+            self._delivery.deliver(batch, change)
         elif not os.fork():
+            # The lock on the journal is to go with the sidecar.
+            self._journal.release()
             with suppress(Exception):
-                self._delivery.deliver(start)
+                self._delivery.deliver(batch, change)
             os._exit(0)
 
     def _finish(self, ended_ns: int) -> None:
         observation, process = self._observation, self._process
         observation.dropped += self._reader.broken
         if observation.ended:
-            usage = observation.ended["usage"]
-            process.add_usage(usage["cpu_s"], usage["memory_peak"])
-            end = ending.told(observation, process.pid)
+            end = self._told()
         else:
-            death = process.death()
-            give_up = time.monotonic() + _REAPED_WITHIN_S
-            while not death.signal and death.exit_code is None and time.monotonic() < give_up:
-                time.sleep(0.01)
-                death = process.death()
             silent = self._stream_ended is not None and time.monotonic() - self._stream_ended > _DYING_S
-            end = ending.found_dead(observation, process.pid, death, ended_ns, silent=silent)
-        self._add_up()
-        with_start = not self._start_told and observation.phase == 1
-        self._deliver(ending.finished(observation, end, with_start=with_start))
-
-    def _deliver(self, batch: Batch) -> None:
+            end = autopsy(observation, process, self._memory, ended_ns, silent=silent)
+        end = hear_verdict(self._delivery.ledger, observation, end)
+        if observation.phase > 1:
+            observation.close_phase(end.end_ns if observation.ended else None)
+        observation.cpu_s += process.cpu_s
+        observation.memory_peak = max(observation.memory_peak, process.memory_peak)
+        observation.memory_limit = self._memory.limit
+        host = host_name()
+        batch = telling.finished(observation, end, host=host, with_start=not self._start_told)
+        token = f"{host}-{os.getpid()}-{ended_ns}"
+        change = row.finished(observation, end, host=host, token=token, closed_by="sidecar")
         # Where the container ends with the task, being on its disk is not enough while sending may still succeed.
-        wait = bool((self._observation.ended or {}).get("wait"))
-        self._delivery.deliver(batch, on_safe=(lambda: None) if wait else self._acknowledge)
+        wait = bool((observation.ended or {}).get("wait"))
+
+        def safe(on_disk: bool) -> None:
+            if on_disk:
+                self._journal.remove()
+            if not wait:
+                self._acknowledge()
+
+        report = self._delivery.deliver(batch, change, on_safe=safe)
         if wait:
             self._acknowledge()
+        self._journal.remove()
+        if self._separate and not report.ledger and not any(report.targets.values()):
+            # What others could not send goes now; where even our own did not, nobody is there to take it.
+            replay(self._delivery, _REPLAY_S)
+
+    def _told(self) -> ending.Ending:
+        usage = (self._observation.ended or {})["usage"]
+        self._process.add_usage(usage["cpu_s"], usage["memory_peak"])
+        return ending.told(self._observation, self._process.pid)
 
     def _acknowledge(self) -> None:
         with suppress(OSError):
             self._socket.send(ACK)
 
-    def _add_up(self) -> None:
-        self._observation.cpu_s += self._process.cpu_s
-        self._observation.memory_peak = max(self._observation.memory_peak, self._process.memory_peak)
-
-    @property
-    def _paused_file(self) -> Path:
-        return self._settings.state_path / "paused" / f"{self._observation.context.run_id}.json"
-
     def _pause(self) -> None:
         """Keep the state of a run that is deferred or rescheduled for the sidecar of its next phase."""
+        observation = self._observation
         if not self._start_told:
-            self._send_start()
-        self._add_up()
-        try:
-            private_folder(self._paused_file.parent)
-            descriptor = os.open(self._paused_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(self._observation.to_json())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            log.warning("%s cannot be written, the run goes on without its past: %s", self._paused_file, error)
+            self._tell_start()
+        observation.cpu_s += self._process.cpu_s
+        observation.memory_peak = max(observation.memory_peak, self._process.memory_peak)
+        self._process.cpu_s = 0.0
+        self._keep(paused=True)
+        self._journal.release()
         self._acknowledge()
-
-    def _resume(self) -> None:
-        """Go on from where an earlier phase of the run paused, if it did so on this host."""
-        if not self._observation.context.resumed:
-            return
-        try:
-            self._observation.resume(self._paused_file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            self._observation.phase = 2
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            self._observation.phase = 2
-            log.warning("%s cannot be used: %s", self._paused_file, error)
-        self._paused_file.unlink(missing_ok=True)
+        state = json.dumps(observation.state())
+        change = row.paused(observation, self._process.pid, host_name(), state)
+        self._delivery.record(f"{observation.context.run_id}-paused", change)

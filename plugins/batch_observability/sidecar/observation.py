@@ -4,20 +4,23 @@ What is known of a run, put together from its frames. Plain state: no clock, no 
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from batch_observability import schema
 from batch_observability.channel import Frame
+from batch_observability.ids import derive_span_id
 from batch_observability.run import RunContext
 
 _MAX_MEASUREMENTS = 500
 _MAX_EVENTS = 100
+# A sensor that is rescheduled each minute has hundreds; the waiting time counts all of them.
+_MAX_PHASES = 50
 
 
 @dataclass
 class StageRecord:
-    """A stage: Unix times in nanoseconds, `end_ns` None while it is open."""
+    """A stage: Unix times in nanoseconds, `end_ns` None while it is open; `own` if the run did not open it."""
 
     span_id: int
     name: str
@@ -25,6 +28,7 @@ class StageRecord:
     start_ns: int
     end_ns: int | None = None
     error: dict[str, str] | None = None
+    own: bool = False
 
 
 @dataclass
@@ -36,6 +40,9 @@ class Observation:
         rows: absolute totals by process, as `"<phase>.<pid>"`: a resumed run counts on in a new process.
         ended: the last frame, None while the run goes on.
         paused_ns: when it was deferred or rescheduled, None if it was not.
+        phase, phase_began_ns: which of its processes it is in, from 1, and since when.
+        waiting_s: seconds between its processes.
+        asked_to_end: the frame that says that somebody asked the process to end.
         dropped: frames that were lost on the way, or were more than fits.
     """
 
@@ -46,8 +53,12 @@ class Observation:
     measurements: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     phase: int = 1
+    phase_began_ns: int = 0
+    waiting_s: float = 0.0
+    asked_to_end: Frame | None = None
     cpu_s: float = 0.0
     memory_peak: int = 0
+    memory_limit: int | None = None
     dropped: int = 0
     ended: Frame | None = None
     paused_ns: int | None = None
@@ -55,7 +66,7 @@ class Observation:
     @classmethod
     def begin(cls, start: Frame, max_stages: int) -> Observation:
         """Begin with a start frame."""
-        return cls(_context(start["context"]), max_stages)
+        return cls(context_of(start["context"]), max_stages, phase_began_ns=start["phase_ns"])
 
     def add(self, frame: Frame) -> None:
         """Take in one frame. What is not known is passed over: a newer task may meet an older sidecar."""
@@ -85,8 +96,11 @@ class Observation:
                 self.ended = frame
                 self.dropped += frame.get("dropped", 0)
             case "pause":
+                self.close_phase(frame["ts"])
                 self.paused_ns = frame["ts"]
                 self.dropped += frame.get("dropped", 0)
+            case "asked_to_end":
+                self.asked_to_end = frame
 
     def _add_stage(self, frame: Frame) -> None:
         if len(self.stages) >= self.max_stages:
@@ -110,32 +124,78 @@ class Observation:
     @property
     def innermost_open_stage(self) -> StageRecord | None:
         """The stage that the run is in."""
-        return next((stage for stage in reversed(self.stages.values()) if stage.end_ns is None), None)
+        return next((s for s in reversed(self.stages.values()) if s.end_ns is None and not s.own), None)
 
-    def to_json(self) -> str:
-        """Write the state of a run that pauses."""
-        return json.dumps(asdict(self))
+    @property
+    def failed_stage(self) -> StageRecord | None:
+        """The stage that the run failed in, once it has."""
+        if still_open := self.innermost_open_stage:
+            return still_open
+        # Of nested stages that end with one error, the innermost ends first and began last.
+        return next((stage for stage in reversed(self.stages.values()) if stage.error), None)
 
-    def resume(self, text: str) -> None:
+    def close_phase(self, end_ns: int | None, error: dict[str, str] | None = None) -> None:
+        """Make a stage of the process that the run was in, with what it did there; None if it died."""
+        if self.phase > _MAX_PHASES:
+            return
+        phase = self._own_stage(schema.PHASE_STAGE, self.phase_began_ns)
+        phase.end_ns, phase.error = end_ns, error
+        for stage in self.stages.values():
+            if stage.start_ns >= self.phase_began_ns and stage.parent not in self.stages:
+                stage.parent = phase.span_id
+        # The outermost comes first.
+        self.stages = {phase.span_id: phase, **self.stages}
+
+    def _own_stage(self, name: str, start_ns: int) -> StageRecord:
+        span_id = derive_span_id(schema.STAGE, self.context.span_id, name, self.phase)
+        return StageRecord(span_id, name, 0, start_ns, own=True)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that is known, as plain values, for who goes on with the run."""
+        return asdict(self)
+
+    def resume(self, state: dict[str, Any]) -> None:
         """
-        Go on from the state that an earlier phase of the run wrote.
+        Go on from what was known of the run: after a pause in a new phase, else where its sidecar was lost.
 
         Raises:
-            ValueError, KeyError, TypeError: if the text is no such state.
+            ValueError, KeyError, TypeError: if it is no such state.
         """
-        state = json.loads(text)
-        if not isinstance(state, dict):
-            raise TypeError("not the state of a run")
-        earlier = Observation(_context(state.pop("context")), state.pop("max_stages"))
-        stages = {stage["span_id"]: StageRecord(**stage) for stage in state.pop("stages").values()}
-        for name in ("rows", "measurements", "events", "cpu_s", "memory_peak", "dropped"):
-            setattr(self, name, state[name])
-        self.stages, self.phase = stages, state["phase"] + 1
+        earlier = restore(state)
+        for name in ("stages", "rows", "measurements", "events", "cpu_s", "memory_peak", "dropped", "waiting_s"):
+            setattr(self, name, getattr(earlier, name))
         start = {"start_ns": earlier.context.start_ns, "due_ns": earlier.context.due_ns}
-        self.context = _context({**asdict(self.context), **start})
+        self.context = context_of({**asdict(self.context), **start})
+        self.phase = earlier.phase
+        if earlier.paused_ns is None:
+            self.phase_began_ns = earlier.phase_began_ns
+            return
+        if self.phase <= _MAX_PHASES:
+            waiting = self._own_stage(schema.WAITING_STAGE, earlier.paused_ns)
+            waiting.end_ns = max(self.phase_began_ns, earlier.paused_ns)
+            self.stages[waiting.span_id] = waiting
+        self.phase += 1
+        self.waiting_s += max(self.phase_began_ns - earlier.paused_ns, 0) / 1e9
 
 
-def _context(values: dict[str, Any]) -> RunContext:
+def restore(state: dict[str, Any]) -> Observation:
+    """
+    Make an observation from what `Observation.state` gave, also after a way through JSON.
+
+    Raises:
+        ValueError, KeyError, TypeError: if it is no such state.
+    """
+    if not isinstance(state, dict):
+        raise TypeError("not the state of a run")
+    known = {f.name for f in fields(Observation)}
+    values = {name: value for name, value in state.items() if name in known}
+    stages = (StageRecord(**stage) for stage in values.pop("stages").values())
+    context = context_of(values.pop("context"))
+    return Observation(context, values.pop("max_stages"), {stage.span_id: stage for stage in stages}, **values)
+
+
+def context_of(values: dict[str, Any]) -> RunContext:
+    """Read a context as `dataclasses.asdict` gives it, also after a way through JSON; what is not known is left out."""
     known = {f.name for f in fields(RunContext)}
     values = {name: value for name, value in values.items() if name in known}
     return RunContext(**{**values, "linked_spans": tuple(map(tuple, values.get("linked_spans", ())))})

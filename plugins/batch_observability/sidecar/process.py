@@ -39,6 +39,22 @@ class Death:
         return cls(exit_code=os.WEXITSTATUS(status))
 
 
+def birth(pid: int) -> str:
+    """Return when a living process was started, in the system's own count; "" if there is none, or no /proc."""
+    stat = _stat(pid)
+    return stat[19] if len(stat) > 19 and stat[0] != "Z" else ""
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields from the third, the state; none if there is no such process, or no /proc."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    # The second is its name in parentheses, which may hold anything.
+    return text.rpartition(")")[2].split()
+
+
 class ObservedProcess:
     """
     A process and its descendants, sampled from outside.
@@ -101,17 +117,8 @@ class ObservedProcess:
 
     def _status_before_reaping(self) -> int | None:
         """Read the wait status of a zombie, the 52nd field of its stat (proc_pid_stat(5))."""
-        stat = self._stat()
+        stat = _stat(self.pid)
         return int(stat[49]) if stat[:1] == ["Z"] else None
-
-    def _stat(self) -> list[str]:
-        """Return the fields from the third, the state; none if there is no such process, or no /proc."""
-        try:
-            text = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return []
-        # The second is its name in parentheses, which may hold anything.
-        return text.rpartition(")")[2].split()
 
     @property
     def alive(self) -> bool:
@@ -122,4 +129,4 @@ class ObservedProcess:
             return False
         except PermissionError:
             pass
-        return self._stat()[:1] != ["Z"]
+        return _stat(self.pid)[:1] != ["Z"]

@@ -15,6 +15,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -93,6 +94,7 @@ def start_observer(context: RunContext, settings: dict[str, Any], *, airflow_tra
         {
             "t": "start",
             "ts": context.start_ns,
+            "phase_ns": time.time_ns() if context.resumed else context.start_ns,
             "pid": os.getpid(),
             "usage": process_usage(),
             "context": asdict(context),

@@ -1,0 +1,199 @@
+"""
+The ledger: every run of a batch model, from its start to its one outcome, in an SQL database.
+
+SQLAlchemy is imported when the ledger is first used. A connection lasts for one call: those who write are short-lived,
+and nothing is left open over a fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator, Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from batch_observability.ledger import migrations, queries
+from batch_observability.ledger.address import LedgerError, shown
+from batch_observability.ledger.changes import Writer
+from batch_observability.ledger.dialect import WRITES, PostgreSQL, SQLite, dialect_of
+from batch_observability.ledger.records import Change, Model, OpenRun, Verdict
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+__all__ = ["Ledger", "LedgerError"]
+
+# So many changes hold SQLite's only write lock for some tenths of a second.
+_AT_ONCE = 100
+
+
+class Ledger:
+    """
+    The ledger at an address. Every call may raise `LedgerError`.
+
+    Args:
+        url: `sqlite:////path/to/ledger.db`, which is made when it is first used, or `postgresql://user@host/database`.
+        timeout_s: seconds that one call may wait for a connection, a lock or an answer.
+    """
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._url = url
+        self._timeout_s = timeout_s
+        self._is_current = False
+
+    def __repr__(self) -> str:
+        return f"Ledger({shown(self._url)!r})"
+
+    @property
+    def shared(self) -> bool:
+        """Whether other hosts write to it too."""
+        return self._dialect.shared
+
+    def apply(self, change: Change) -> bool:
+        """
+        Write one change, in one transaction; to do so again changes nothing.
+
+        Returns:
+            Of `Finished`: True if this closed the run, or had closed it before; False if somebody else had. Of
+            `Started` and `Paused`: whether the run is open. Of `Verdict`: whether it is about a run that is open.
+        """
+        return self.apply_all([change])[0]
+
+    def apply_all(self, changes: Sequence[Change]) -> list[bool]:
+        """Write many changes, some in a transaction, in their order; return for each what `apply` does."""
+        results: list[bool] = []
+        for start in range(0, len(changes), _AT_ONCE):
+            with self._transaction(writes=True) as connection:
+                writer = Writer(self._dialect, connection)
+                results += [writer.write(change) for change in changes[start : start + _AT_ONCE]]
+                writer.finish()
+        return results
+
+    def open_runs(self, source: str) -> list[OpenRun]:
+        """Return the open runs of a source, oldest first."""
+        with self._transaction() as connection:
+            return queries.open_runs(connection, source)
+
+    def outcomes(self, run_ids: Collection[str]) -> dict[str, str | None]:
+        """Return the outcome of each of these runs that is known, None while it is open."""
+        with self._transaction() as connection:
+            return queries.outcomes(connection, run_ids)
+
+    def verdict(self, run_id: str) -> Verdict | None:
+        """Return what somebody who knows said of the run's end."""
+        with self._transaction() as connection:
+            return queries.verdict(connection, run_id)
+
+    def paused_state(self, run_id: str) -> str | None:
+        """Return the observation of an open run that has paused."""
+        with self._transaction() as connection:
+            return queries.paused_state(connection, run_id)
+
+    def model_of(self, dag_id: str, task_id: str) -> Model | None:
+        """Return the model of the newest run of a task."""
+        with self._transaction() as connection:
+            return queries.model_of(connection, dag_id, task_id)
+
+    def observed_tasks(self) -> dict[tuple[str, str], Model]:
+        """Return DAG id, task id and newest model of each task that had a run in the last 400 days."""
+        with self._transaction() as connection:
+            return queries.observed_tasks(connection)
+
+    def migrate(self) -> str:
+        """Bring the tables up to date; return from which revision to which, as text."""
+        with self._in_words():
+            self._dialect.prepare()
+            before = self._upgrade()
+            self._is_current = True
+        return f"{before or 'nothing'} -> {migrations.HEAD}"
+
+    def info(self) -> dict[str, Any]:
+        """Return where it is, dialect, schema revision, size in bytes, and what is in it."""
+        with self._transaction() as connection:
+            return {
+                "where": shown(self._url),
+                "dialect": self._dialect.name,
+                "revision": migrations.HEAD,
+                "size": self._dialect.size(connection),
+                **queries.summary(connection),
+            }
+
+    def prune(self, keep: timedelta) -> int:
+        """Delete the runs that ended longer ago than that, in short transactions; return how many."""
+        total = 0
+        while True:
+            with self._transaction(writes=True) as connection:
+                count = queries.prune(connection, keep)
+            if not count:
+                return total
+            total += count
+
+    def close(self) -> None:
+        """Forget the database; the next call opens it again."""
+        if "_engine" in self.__dict__:
+            self._engine.dispose()
+            del self._engine
+        self._is_current = False
+
+    @cached_property
+    def _dialect(self) -> SQLite | PostgreSQL:
+        return dialect_of(self._url, self._timeout_s)
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return self._dialect.engine()
+
+    @contextlib.contextmanager
+    def _transaction(self, *, writes: bool = False) -> Iterator[Connection]:
+        with self._in_words():
+            if not self._is_current:
+                self._become_current()
+            # Without being told, SQLAlchemy forgets on PostgreSQL how many rows an INSERT wrote.
+            options = {WRITES: writes, "preserve_rowcount": True}
+            with self._engine.connect() as connection, connection.execution_options(**options).begin():
+                yield connection
+
+    def _become_current(self) -> None:
+        self._dialect.prepare()
+        with self._engine.begin() as connection:
+            found = self._revision(connection)
+        if found != migrations.HEAD:
+            if not self._dialect.migrates_itself:
+                what = f"is at schema revision {found}, {migrations.HEAD} is needed" if found else "has no tables yet"
+                raise LedgerError(what, self._url, "run batchobs ledger migrate", retry=False)
+            self._upgrade()
+        self._is_current = True
+
+    def _upgrade(self) -> str | None:
+        """Migrate, if nobody else has in the meantime; return the revision that there was."""
+        with self._dialect.migrating(self._engine) as connection:
+            found = self._revision(connection)
+            if found != migrations.HEAD:
+                migrations.upgrade(connection)
+        return found
+
+    def _revision(self, connection: Connection) -> str | None:
+        """Return the schema's revision, None if there are no tables yet."""
+        if not connection.exec_driver_sql(self._dialect.has_revision_sql).scalar():
+            return None
+        found: str | None = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        if found and found not in migrations.REVISIONS:
+            what = f"is at schema revision {found}, which was migrated by a newer version (or is another program's)"
+            raise LedgerError(what, self._url, "upgrade airflow-batch-observability", retry=False)
+        return found
+
+    @contextlib.contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except LedgerError:
+            raise
+        except ImportError as error:
+            remedy = f"run pip install '{self._dialect.distribution}'"
+            raise LedgerError(f"needs what cannot be imported, {error}", self._url, remedy, retry=False) from None
+        except Exception as error:
+            # Somebody may have taken the file away.
+            self._is_current = False
+            # Without its cause: that repeats the statement with all its values.
+            raise self._dialect.failure(error) from None

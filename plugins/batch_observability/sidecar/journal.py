@@ -1,0 +1,145 @@
+"""
+The journal of a run that is open: what is known of it, on this host, in `<state>/runs/<run_id>.json`.
+
+Its sidecar holds a lock on it while it lives. An unlocked journal is that of a run that paused, or of one whose
+sidecar is gone; whoever goes on with the run, or closes it, takes the journal over with all that was known.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batch_observability.export.log_file import private_folder
+from batch_observability.export.signals import host_name
+from batch_observability.sidecar.process import birth
+
+_FOLDER = "runs"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """
+    What a journal says.
+
+    Attributes:
+        observation: as `Observation.to_json` gives it.
+        pid, birth: of the observed process, on `host`.
+        start_told: the count of started runs has it.
+        paused: the run has no process for now.
+    """
+
+    observation: dict[str, Any]
+    pid: int
+    birth: str
+    host: str
+    start_told: bool
+    paused: bool
+
+    @property
+    def process_gone(self) -> bool:
+        """Whether the run had a process on this host, and has none any more."""
+        if self.paused or self.host != host_name():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return bool(self.birth) and birth(self.pid) != self.birth
+
+
+class Journal:
+    """
+    The journal of one run, which this process keeps.
+
+    Args:
+        state: the state folder.
+        run_id: of the run.
+    """
+
+    def __init__(self, state: Path, run_id: str) -> None:
+        self.path = state / _FOLDER / f"{run_id}.json"
+        self._descriptor = -1
+
+    def take(self) -> Entry | None:
+        """
+        Take over what another process left; None if there is nothing, or that process still lives.
+
+        Raises:
+            ValueError, KeyError, TypeError: if what it left cannot be used.
+            OSError: if it cannot be read.
+        """
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        if not self._lock(descriptor):
+            os.close(descriptor)
+            return None
+        self._hold(descriptor)
+        with os.fdopen(os.dup(descriptor), encoding="utf-8") as file:
+            file.seek(0)
+            return Entry(**json.load(file))
+
+    def _lock(self, descriptor: int) -> bool:
+        """Lock it; whether nobody else has it, and it is still the journal."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.path.samestat(os.fstat(descriptor), self.path.stat())
+        except (BlockingIOError, FileNotFoundError):
+            return False
+
+    def write(self, entry: Entry) -> None:
+        """
+        Keep what is known now; it survives this process, and with a pause a power loss too.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        private_folder(self.path.parent)
+        partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with os.fdopen(os.dup(descriptor), "w", encoding="utf-8") as file:
+                json.dump(vars(entry), file)
+            if entry.paused:
+                os.fsync(descriptor)
+            partial.rename(self.path)
+        except OSError:
+            os.close(descriptor)
+            partial.unlink(missing_ok=True)
+            raise
+        self._hold(descriptor)
+
+    def remove(self) -> None:
+        """The run is closed."""
+        if self._descriptor >= 0:
+            with suppress(OSError):
+                self.path.unlink()
+        self.release()
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._hold(-1)
+
+    def _hold(self, descriptor: int) -> None:
+        held, self._descriptor = self._descriptor, descriptor
+        if held >= 0:
+            os.close(held)
+
+
+def run_ids(state: Path) -> Iterator[str]:
+    """Yield the runs that have a journal on this host."""
+    with suppress(OSError), os.scandir(state / _FOLDER) as files:
+        for file in files:
+            if file.name.endswith(".json"):
+                yield file.name.removesuffix(".json")
