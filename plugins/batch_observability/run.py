@@ -22,6 +22,7 @@ from batch_observability import schema
 from batch_observability.channel import Channel, Frame
 from batch_observability.guard import guarded
 from batch_observability.ids import derive_span_id, hex_trace_id
+from batch_observability.redact import redact_text
 
 _MAX_TEXT = 4000
 _MAX_STACK = 12000
@@ -112,7 +113,7 @@ class Run:
         self,
         context: RunContext | None = None,
         channel: Channel | None = None,
-        redact: Callable[[str], str] = str,
+        redact: Callable[[str], str] = redact_text,
         reobserve: Callable[[], Channel | None] | None = None,
     ) -> None:
         self.context = context

@@ -1,13 +1,21 @@
 """
-Memory and CPU of a process, as the system counts them. Standard library only.
+What the system knows of a process and its host: memory, CPU, when it was born. Standard library only.
 """
 
 from __future__ import annotations
 
 import os
 import resource
+import socket
 import sys
+from functools import cache
 from pathlib import Path
+
+
+@cache
+def host_name() -> str:
+    """Name of this host, as spans and records carry it."""
+    return socket.gethostname()
 
 
 def process_usage() -> dict[str, float]:
@@ -29,3 +37,19 @@ def high_water_mark(pid: int) -> int:
         return 0
     line = next((line for line in text.splitlines() if line.startswith("VmHWM:")), None)
     return int(line.split()[1]) * 1024 if line else 0
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Return the fields of proc_pid_stat(5) from the third, the state; none without process or /proc."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    # The second is its name in parentheses, which may hold anything.
+    return text.rpartition(")")[2].split()
+
+
+def birth(pid: int) -> str:
+    """Return when a living process was started, in the system's own count; "" if there is none, or no /proc."""
+    fields = stat_fields(pid)
+    return fields[19] if len(fields) > 19 and fields[0] != "Z" else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -155,6 +156,23 @@ def test_spans_of_several_services_have_a_resource_each(batch):
     assert services == [batch.service, "airflow"]
 
 
+def test_the_first_resource_is_the_batch_s_own_and_spans_keep_their_order(batch):
+    run, outer, inner = batch.spans
+    mixed = (replace(run, service="airflow"), outer, replace(inner, service="airflow"))
+    request = parse("traces", encode(replace(batch, spans=mixed), NOW_NS)["traces"])
+    found = [
+        (plain(resource.resource.attributes)["service.name"], [span.name for span in scope.spans])
+        for resource in request.resource_spans
+        for scope in resource.scope_spans or [resource.scope_spans.add()]
+    ]
+    assert found == [
+        (batch.service, []),
+        ("airflow", [run.operation]),
+        (batch.service, [outer.operation]),
+        ("airflow", [inner.operation]),
+    ]
+
+
 def test_every_metric_type_is_a_delta_or_a_gauge(batch, metrics):
     assert [metric.name for metric in metrics] == [point.metric.name for point in batch.points]
     for metric, point in zip(metrics, batch.points, strict=True):
@@ -185,14 +203,16 @@ def test_a_log_record_finds_its_trace_and_nests(batch, documents):
     assert plain(record.attributes)["batch_model.stages"] == {"score": 2.5, "predict": 0.25}
 
 
-@pytest.mark.parametrize(("alert_type", "severity"), [("error", 17), ("success", 9)])
+@pytest.mark.parametrize(("alert_type", "severity"), [("error", 17), ("warning", 13), ("success", 9)])
 def test_an_event_is_a_log_record(batch, alert_type, severity):
     event = replace(batch.events[0], alert_type=alert_type)
     (resource,) = parse("events", encode(replace(batch, events=(event,)), NOW_NS)["events"]).resource_logs
     (record,) = resource.scope_logs[0].log_records
     assert record.severity_number == severity
     assert record.body.string_value == "Batch model churn was killed\nline one\nline two: é"
-    assert plain(record.attributes)["aggregation_key"] == "churn:killed"
+    attributes = plain(record.attributes)
+    assert attributes["aggregation_key"] == "churn:killed"
+    assert (attributes["title"], attributes["alert_type"]) == (event.title, alert_type)
 
 
 def test_a_number_beyond_64_bits_can_be_read_back(batch):
@@ -201,3 +221,26 @@ def test_a_number_beyond_64_bits_can_be_read_back(batch):
     documents = encode(replace(batch, spans=(run,), points=(point,)), NOW_NS)
     assert parse("metrics", documents["metrics"])
     assert parse("traces", documents["traces"])
+
+
+@pytest.mark.parametrize(("number", "text"), [(math.inf, "Infinity"), (-math.inf, "-Infinity"), (math.nan, "NaN")])
+def test_a_number_that_json_does_not_have_is_written_as_protobuf_does(batch, number, text):
+    run = replace(batch.spans[0], attributes={schema.CPU_TIME: number})
+    points = (Point(schema.METRIC_CPU_TIME, number, {}), Point(schema.SLA_MARGIN, number, {}))
+    documents = encode(replace(batch, spans=(run,), points=points), NOW_NS)
+    assert f'"doubleValue": "{text}"' in json.dumps(documents["traces"], allow_nan=False)
+    distribution, gauge = parse("metrics", documents["metrics"]).resource_metrics[0].scope_metrics[0].metrics
+    for value in (distribution.histogram.data_points[0].sum, gauge.gauge.data_points[0].as_double):
+        assert repr(value) == repr(number)
+
+
+def test_a_field_may_be_a_list_or_nothing(batch):
+    record = replace(batch.logs[0], attributes={"list": [1, "a", None], "none": None})
+    (resource,) = parse("logs", encode(replace(batch, logs=(record,)), NOW_NS)["logs"]).resource_logs
+    held = {item.key: item.value for item in resource.scope_logs[0].log_records[0].attributes}
+    assert [value.WhichOneof("value") for value in held["list"].array_value.values] == [
+        "int_value",
+        "string_value",
+        None,
+    ]
+    assert held["none"].WhichOneof("value") is None

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tests.faults.playground import Playground, Try
 
 BUDGETS_MS = {"start": 15.0, "end": 20.0}
+# Eight tasks share two processors, and whoever starts a process waits until that has had its turn. Longer than this is
+# no such wait.
+BLOCKED_MS = 500.0
 
 
 @dataclass(frozen=True)
@@ -30,16 +33,11 @@ class Span:
 
 @dataclass(frozen=True)
 class Hook:
-    """The times of one hook in milliseconds: on the clock, and of these without a processor."""
+    """The times of one hook in milliseconds, on the clock and of the processor."""
 
     name: str
     took: float
-    waited: float
-
-    @property
-    def own(self) -> float:
-        """What it took with a processor of its own."""
-        return self.took - self.waited
+    cpu: float
 
 
 @dataclass(frozen=True)
@@ -123,8 +121,8 @@ class Case:
         if not any(hook.name == "start" for hook in self.hooks):
             yield "the start hook was not timed"
         for hook in self.hooks:
-            if hook.own > BUDGETS_MS[hook.name]:
-                yield f"{hook.name} hook took {hook.took:.1f} ms, {hook.waited:.1f} of these without a processor"
+            if hook.cpu > BUDGETS_MS[hook.name] or hook.took > BLOCKED_MS:
+                yield f"{hook.name} hook took {hook.took:.1f} ms, {hook.cpu:.1f} of the processor"
 
 
 def cases(ground: Playground, played: Played) -> dict[tuple[str, str], Case]:
@@ -210,5 +208,5 @@ def _hooks(ground: Playground) -> dict[str, list[Hook]]:
     found: dict[str, list[Hook]] = defaultdict(list)
     for line in (ground.folder / "hooks.jsonl").read_text().splitlines():
         values = json.loads(line)
-        found[values["run_id"]].append(Hook(values["hook"], values["took"] * 1e3, values["waited"] * 1e3))
+        found[values["run_id"]].append(Hook(values["hook"], values["took"] * 1e3, values["cpu"] * 1e3))
     return found

@@ -103,10 +103,14 @@ class Playground:
 
     def tries(self) -> list[Try]:
         """Returns every try that a process worked on."""
-        columns = "dag_id, try_number, state, end_date"
-        where = "FROM {} WHERE start_date IS NOT NULL AND try_number > 0"
-        history = f"SELECT task_instance_id, {columns} {where.format('task_instance_history')}"
-        current = f"SELECT id, {columns} {where.format('task_instance')}"
+        select = (
+            "SELECT one.{}, one.dag_id, one.try_number, one.state, COALESCE(one.end_date, run.end_date) FROM {} AS one "
+            "JOIN dag_run AS run USING (dag_id, run_id) WHERE one.start_date IS NOT NULL AND one.try_number > 0"
+        )
+        history, current = (
+            select.format("task_instance_id", "task_instance_history"),
+            select.format("id", "task_instance"),
+        )
         return [
             Try(str(UUID(run_id)), dag_id, number, state or "none", _unix(ended))
             for run_id, dag_id, number, state, ended in self._query(f"{history} UNION {current}")

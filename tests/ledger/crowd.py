@@ -7,6 +7,7 @@ each is printed, with what it returned or the error.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -63,10 +64,9 @@ JOBS = {job.__name__: job for job in (write, replay, close, migrate)}
 
 def main(url, processes, job, count):
     """Fork, open the gate, and print what comes."""
-    import alembic.command
-    import sqlalchemy.dialects.postgresql
-    import sqlalchemy.dialects.sqlite  # noqa: F401  (here once, and not in each)
-
+    for module in ("alembic.command", "psycopg", "sqlalchemy.dialects.postgresql", "sqlalchemy.dialects.sqlite"):
+        # Here once, and not in each.
+        importlib.import_module(module)
     from batch_observability.ledger.store import Ledger
 
     results, tell = os.pipe()

@@ -108,6 +108,11 @@ class Observed:
         """Let it go on."""
         self.popen.stdin.close()
 
+    def step(self) -> None:
+        """Let it go on by one line."""
+        self.popen.stdin.write(b"\n")
+        self.popen.stdin.flush()
+
     def said(self) -> dict:
         """Return what it has told about itself so far."""
         lines = self.told.read_text("utf-8").splitlines() if self.told.exists() else []
@@ -147,6 +152,17 @@ def _ignored(pid: int) -> int:
     except OSError:
         return 0
     return int(next(line for line in status.splitlines() if line.startswith("SigIgn:")).split()[1], 16)
+
+
+@pytest.fixture
+def child():
+    """Return a process that lives until its stdin ends, and a pidfd of it."""
+    popen = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    pidfd = os.pidfd_open(popen.pid)
+    yield popen, pidfd
+    os.close(pidfd)
+    popen.kill()
+    popen.communicate()
 
 
 @pytest.fixture

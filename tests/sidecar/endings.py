@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from batch_observability.sidecar import ending
+from batch_observability.sidecar import ending, telling
 from batch_observability.sidecar.observation import Observation
 from batch_observability.sidecar.process import Death
 from tests.sidecar.frames import at, context
 
-PID = 4711
+PID, HOST = 4711, "worker-1"
 BROKEN = {"type": "ValueError", "message": "no such airport", "stack": "Traceback..."}
 TAGS = {
     "env": "test",
@@ -32,13 +32,18 @@ def observed(*frames, run=None, max_stages=100):
 
 def told(*frames, run=None, with_start=True):
     observation = observed(*frames, run=run)
-    return ending.finished(observation, ending.told(observation, PID), with_start=with_start)
+    return telling.finished(observation, ending.told(observation, PID), host=HOST, with_start=with_start)
 
 
-def died(*frames, run=None, death=None, silent=False, seconds=10.0):
+def found_dead(*frames, run=None, death=None, silent=False, seconds=10.0, out_of_memory=""):
     observation = observed(*frames, run=run)
-    found = ending.found_dead(observation, PID, death or Death(signal="SIGKILL"), at(seconds), silent=silent)
-    return ending.finished(observation, found, with_start=True)
+    death = death or Death(signal="SIGKILL")
+    end = ending.found_dead(observation, PID, death, at(seconds), silent=silent, out_of_memory=out_of_memory)
+    return observation, end
+
+
+def died(*frames, **how):
+    return telling.finished(*found_dead(*frames, **how), host=HOST, with_start=True)
 
 
 def points(batch, name):

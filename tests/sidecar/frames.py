@@ -52,14 +52,16 @@ def context(**changes: Any) -> RunContext:
 
 
 def start(pid: int, state: Path, run: RunContext | None = None, **settings: Any) -> dict[str, Any]:
-    """Return the first frame of a run, whose signals go to the spool."""
-    chosen = Settings(**{"export": ("spool",), "state_dir": str(state), **settings})
+    """Return the first frame of a run, whose signals go to the spool; that of a resumed one begins its phase with it."""
+    chosen = Settings(**{"export": ("spool",), "state_dir": str(state), "retry_for": 0.1, **settings})
+    run = run or context()
     return {
         "t": "start",
         "ts": START_NS,
+        "phase_ns": run.start_ns,
         "pid": pid,
         "usage": {"cpu_s": 0.0, "memory_peak": 1},
-        "context": asdict(run or context()),
+        "context": asdict(run),
         "settings": chosen.as_frame(),
         "airflow_tracing": False,
         "path": [],

@@ -6,6 +6,7 @@ import socket
 import threading
 from contextlib import contextmanager
 
+from batch_observability.channel import ACK
 from batch_observability.sidecar.loop import _Observer, observe_thread
 from tests.sidecar.frames import lines, spooled
 
@@ -37,6 +38,24 @@ def observe(pair, *frames):
     observe_thread(theirs)
 
 
+def phase(*frames, separate=False):
+    """Let an observer of its own see one process of a run to its end or pause, which it acknowledges."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(lines(*frames))
+        _Observer(theirs, None, separate=separate).run()
+        assert ours.recv(100) == ACK
+
+
 def started(state):
     """Return how often the start of a run was counted."""
     return [metric["name"] for metric in spooled(state, "metrics")].count("batch_model.run.started")
+
+
+def killed(popen, sock, pidfd, *frames):
+    """Let an observer take in frames of a child that is then killed."""
+    with observing(sock[1], pidfd):
+        sock[0].sendall(lines(*frames))
+        popen.kill()
+        popen.wait()
+

@@ -37,6 +37,7 @@ class Observed:
     def __init__(self, options: dict[str, Any]) -> None:
         self._options = options
         self._settings = config.load()
+        self._context: RunContext | None = None
         self.channel: Channel | None = None
         self.observer: spawn.Observer | None = None
 
@@ -53,7 +54,7 @@ class Observed:
     def begin(self) -> Run:
         """Begin to be observed."""
         service = self._options["service"]
-        context = RunContext(
+        self._context = context = RunContext(
             run_id=service,
             source="cron",
             resource="observed",
@@ -67,9 +68,14 @@ class Observed:
         self.observer = spawn.start_observer(context, self._settings.as_frame())
         self.channel = self.observer.channel
         self.tell(begin_s=time.monotonic() - began, separate=self.separate)
-        run = Run(context, self.channel)
+        run = Run(context, self.channel, reobserve=self._reobserve)
         set_current_run(run)
         return run
+
+    def _reobserve(self) -> Channel:
+        self.observer = spawn.start_observer(self._context, self._settings.as_frame())
+        self.channel = self.observer.channel
+        return self.channel
 
     def end(self, outcome: str = "success", error: BaseException | None = None) -> None:
         """End the run with an outcome."""
@@ -82,8 +88,8 @@ class Observed:
 
     def _close(self, kind: str, **values: Any) -> None:
         began = time.monotonic()
+        current_run().tell(kind, usage=process_usage(), dropped=self.channel.dropped, **values)
         channel = self.channel
-        channel.send({"t": kind, "ts": time.time_ns(), "usage": process_usage(), "dropped": channel.dropped, **values})
         channel.drain(0.01)
         self.tell(end_s=time.monotonic() - began)
         if not self.separate:
@@ -236,6 +242,37 @@ def go_on(observed: Observed) -> None:
     observed.end()
 
 
+def step(observed: Observed) -> None:
+    """Do a stage for each line of stdin, in a stage around all of them."""
+    with observed.begin().stage("all"):
+        for number, _ in enumerate(sys.stdin, 1):
+            with current_run().stage(f"step {number}"):
+                current_run().rows(read=1)
+            observed.tell(step=number)
+    observed.end()
+
+
+def close_all_and_go_on(observed: Observed) -> None:
+    """Close all descriptors, as a program may that makes itself a daemon, and go on with the run."""
+    run = observed.begin()
+    run.rows(read=100)
+    with run.stage("load"):
+        sys.stdin.readline()
+        os.closerange(3, 4096)
+    with run.stage("score"):
+        run.rows(read=11)
+    observed.end()
+
+
+def refuse_to_end(observed: Observed) -> None:
+    """Tell that it was asked to end, as the adapter does, and do not."""
+    run = observed.begin()
+    signal.signal(signal.SIGTERM, lambda *_: run.tell("asked_to_end", killed_after_s=0.5))
+    with run.stage("load"):
+        observed.tell(ready=True)
+        sys.stdin.read()
+
+
 def without_a_process(observed: Observed) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -273,6 +310,9 @@ SCENARIOS: dict[str, Callable[[Observed], None]] = {
     "busy": be_busy,
     "pauses": pause,
     "goes on": go_on,
+    "steps": step,
+    "closes all descriptors and goes on": close_all_and_go_on,
+    "refuses to end": refuse_to_end,
     "no process": without_a_process,
     "no shell": without_a_shell,
     "shell cannot fork": with_a_shell_that_cannot_fork,

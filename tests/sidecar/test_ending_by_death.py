@@ -48,7 +48,8 @@ def test_a_death_is_told_with_its_cause_and_its_stage(death, silent, outcome, er
     assert run.attributes.get(schema.EXIT_CODE) == death.exit_code
     assert run.attributes[schema.ROWS_READ] == 5
     assert [(span.end_ns, span.error) for span in stages] == [(at(10), error)] * 2
-    assert len(batch.events) == (outcome == "killed")
+    (event,) = batch.events
+    assert event.title == f"Batch model churn was {outcome}"
 
 
 def test_a_death_outside_of_a_stage_names_none():

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
 
 import pytest
 
 from batch_observability.channel import ACK
 from batch_observability.export.spool import Spool
-from batch_observability.sidecar import loop
+from batch_observability.sidecar import autopsy, loop
 from batch_observability.sidecar.loop import observe_process, observe_thread
 from tests.live import wait_until
 from tests.sidecar.frames import (
@@ -36,17 +35,6 @@ pytestmark = [
     pytest.mark.timeout(60),
 ]
 BROKEN = {"type": "ValueError", "message": "no", "stack": ""}
-
-
-@pytest.fixture
-def child():
-    """Return a process that lives until its stdin ends, and a pidfd of it."""
-    popen = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-    pidfd = os.pidfd_open(popen.pid)
-    yield popen, pidfd
-    os.close(pidfd)
-    popen.kill()
-    popen.communicate()
 
 
 def test_a_run_that_tells_its_end_is_delivered_and_acknowledged(pair, state):
@@ -141,7 +129,7 @@ def test_a_process_that_nobody_reaps_yet_is_told_with_its_cause(pair, child, sta
 
 
 def test_without_a_pidfd_the_end_of_the_stream_tells_the_death(pair, child, state, monkeypatch):
-    monkeypatch.setattr(loop, "_REAPED_WITHIN_S", 0.05)
+    monkeypatch.setattr(autopsy, "_REAPED_WITHIN_S", 0.05)
     ours, theirs = pair
     popen, _ = child
     popen.kill()
@@ -166,7 +154,8 @@ def test_a_process_that_stopped_talking_long_before_it_ended_is_lost(pair, child
         popen.wait()
     (run,) = spooled(state, "traces")
     assert run["attributes"]["batch_model.outcome"] == "lost"
-    assert spooled(state, "events") == []
+    (event,) = spooled(state, "events")
+    assert event["attributes"]["aggregation_key"] == "churn:killed"
 
 
 def test_the_start_is_told_while_the_run_goes_on_and_only_once(pair, child, state):
@@ -199,16 +188,16 @@ def test_the_end_is_acknowledged_when_it_is_on_disk_or_where_the_container_ends_
     acknowledged = []
     original = loop.Delivery.deliver
 
-    def deliver(self, batch, on_safe):
-        def looked():
-            on_safe()
+    def deliver(self, batch, change, on_safe):
+        def looked(on_disk):
+            on_safe(on_disk)
             ours.setblocking(False)
             try:
                 acknowledged.append(ours.recv(100))
             except BlockingIOError:
                 acknowledged.append(b"")
 
-        return original(self, batch, looked)
+        return original(self, batch, change, looked)
 
     monkeypatch.setattr(loop.Delivery, "deliver", deliver)
     ours.sendall(lines(start(os.getpid(), state), end(wait=wait)))
@@ -232,7 +221,7 @@ def test_stages_beyond_the_setting_are_dropped(pair, state):
 def test_a_process_of_ours_reaps_nobody_and_writes_its_warnings_to_a_file(pair, state, monkeypatch):
     before = signal.getsignal(signal.SIGCHLD)
 
-    def full(self, target, batch):
+    def full(self, batch, targets, change):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Spool, "put", full)

@@ -24,10 +24,11 @@ def add(run, *frames):
 
 def test_it_begins_with_the_context_of_the_start_frame_and_passes_over_what_a_newer_task_may_add():
     values = {**json.loads(json.dumps(vars(context(linked_spans=((1, 2),))))), "new_in_2030": 1}
-    begun = Observation.begin({"context": values}, 10)
+    begun = Observation.begin({"context": values, "phase_ns": at(5)}, 10)
     assert begun.context == context(linked_spans=((1, 2),))
     assert begun.total_rows is None
     assert begun.innermost_open_stage is None
+    assert (begun.phase, begun.phase_began_ns) == (1, at(5))
 
 
 def test_stages_nest_and_the_innermost_open_one_is_known(run):

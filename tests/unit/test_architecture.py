@@ -40,6 +40,7 @@ ROOMS = (
     "schema",
     "config",
     "usage",
+    "private",
     "guard",
     "redact",
     "ids",

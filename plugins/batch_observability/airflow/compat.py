@@ -16,6 +16,7 @@ from typing import Any
 from batch_observability import config, schema
 from batch_observability.guard import log
 from batch_observability.ids import TraceParent, derive_trace_id, parse_traceparent
+from batch_observability.redact import redact_text
 
 _EXTRA_KEY = "traceparent"
 _MAX_LINKS = 100
@@ -45,10 +46,10 @@ def airflow_tracing() -> bool:
 
 
 def redact(text: str) -> str:
-    """Mask what Airflow's secrets masker knows."""
+    """Mask what Airflow's secrets masker knows, and what looks like a secret."""
     from airflow.sdk.log import redact as mask
 
-    return str(mask(text))
+    return redact_text(str(mask(text)))
 
 
 def is_task_process_object(task_instance: object) -> bool:

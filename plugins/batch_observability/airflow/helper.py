@@ -78,7 +78,9 @@ class _Helper:
         self._reconciler = Reconciler(
             settings, self._delivery, self._records, begin["hosts"], self._env, task_spans=self._spans
         )
-        self._looks = [time.monotonic()] if self._reconciles else []
+        self._next_look = time.monotonic()
+        # DAG runs that have ended, and when to look at them.
+        self._ended: list[tuple[float, tuple[str, str]]] = []
         self._verdicts: list[tuple[float, Verdict]] = []
 
     def take(self, frame: Frame) -> None:
@@ -102,7 +104,8 @@ class _Helper:
         if self._spans:
             self._delivery.deliver(dag_run_signals(frame, rows, self._settings.airflow_service, self._env))
         if self._reconciles:
-            self._looks.append(time.monotonic() + self._settings.reconcile_after)
+            # Its sidecars are to have the first word.
+            self._ended.append((time.monotonic() + self._settings.reconcile_after, (frame["dag_id"], frame["run_id"])))
 
     def _hear(self, verdict: Verdict) -> None:
         self._record(verdict)
@@ -116,10 +119,9 @@ class _Helper:
         for due, verdict in [one for one in self._verdicts if one[0] <= now]:
             self._verdicts.remove((due, verdict))
             self._record(verdict)
-        if any(due <= now for due in self._looks):
-            # Looks that are still to come are for what ends later; one a minute is always to come.
-            self._looks = [due for due in self._looks if due > now]
+        ended = [dag_run for due, dag_run in self._ended if due <= now]
+        if self._reconciles and (ended or self._next_look <= now):
+            self._next_look = now + self._settings.reconcile_interval
             replay(self._delivery, _REPLAY_S)
-            self._reconciler.run()
-            if not any(due <= time.monotonic() + self._settings.reconcile_interval for due in self._looks):
-                self._looks.append(time.monotonic() + self._settings.reconcile_interval)
+            if self._reconciler.run(ended) is not None:
+                self._ended = [one for one in self._ended if one[0] > now]

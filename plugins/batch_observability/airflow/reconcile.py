@@ -91,16 +91,24 @@ class Reconciler:
         # Runs whose process is gone: when that was first seen, in seconds of the monotonic clock.
         self._gone: dict[str, float] = {}
 
-    def run(self) -> list[str]:
-        """Close what is to be closed; return the ids of those runs."""
+    def run(self, ended: Collection[tuple[str, str]] = ()) -> list[str] | None:
+        """
+        Close what is to be closed.
+
+        Args:
+            ended: DAG id and run id of DAG runs that have ended since the last time.
+
+        Returns:
+            The ids of the runs that this has closed; None if ledger or Airflow's database did not answer.
+        """
         try:
-            cases = self._cases()
+            cases = self._cases(ended)
         except LedgerError as error:
             log.warning("%s", error)
-            return []
+            return None
         known = self._records.by_id(cases) if cases else {}
         if known is None:
-            return []
+            return None
         closed = []
         for case in cases.values():
             case.row = case.row or known.get(case.run_id)
@@ -115,7 +123,7 @@ class Reconciler:
         self._gone = {run_id: since for run_id, since in self._gone.items() if run_id in cases}
         return closed
 
-    def _cases(self) -> dict[str, _Case]:
+    def _cases(self, dag_runs: Collection[tuple[str, str]]) -> dict[str, _Case]:
         """Find runs that are open in the ledger, have a journal here, or that only Airflow knows to have ended."""
         ledger = self._delivery.ledger
         cases = {one.run.run_id: _Case(one.run.run_id, one) for one in ledger.open_runs(SOURCE)}
@@ -124,11 +132,10 @@ class Reconciler:
             case.journal = Journal(self._settings.state_path, run_id)
         models = {**ledger.observed_tasks(), **registry.declared(self._settings.state_path)}
         since = None if self._looked_back else datetime.now(UTC) - _LOOK_BACK
-        ended = {
-            str(row["id"]): row
-            for row in self._records.of_dags({dag_id for dag_id, _ in models}, since)
-            if (row["dag_id"], row["task_id"]) in models and _has_run(row)
-        }
+        rows = self._records.of_dags({dag_id for dag_id, _ in models}, since)
+        for dag_run in dag_runs:
+            rows += self._records.tries(*dag_run)
+        ended = {str(row["id"]): row for row in rows if (row["dag_id"], row["task_id"]) in models and _has_run(row)}
         self._looked_back = True
         told = ledger.outcomes(ended.keys() - cases.keys())
         for run_id, row in ended.items():

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 from batch_observability.airflow.attempt import as_text
 from batch_observability.airflow.declared import model_of
-from batch_observability.export.log_file import private_folder
+from batch_observability.private import private_folder, write_private
 
 _FOLDER = "models"
 
@@ -40,11 +39,7 @@ def declare(dag: Any, state: Path) -> None:
             return
     except FileNotFoundError:
         private_folder(path.parent)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    partial.rename(path)
+    write_private(path, text)
 
 
 def declared(state: Path) -> dict[tuple[str, str], dict[str, Any]]:

@@ -16,6 +16,7 @@ from typing import Any
 from batch_observability import config
 from batch_observability.airflow import compat
 from batch_observability.channel import Channel
+from batch_observability.redact import redact_text
 from batch_observability.schema import Outcome
 from batch_observability.sidecar.spawn import detach
 
@@ -104,7 +105,9 @@ def given_up(task_instance: Any, reason: str) -> None:
 
 
 def _send_verdict(channel: Channel, outcome: Outcome, reason: str, **of: str) -> None:
-    channel.send({"t": "verdict", "outcome": outcome.value, "reason": reason, "time_ns": time.time_ns(), **of})
+    channel.send(
+        {"t": "verdict", "outcome": outcome.value, "reason": redact_text(reason), "time_ns": time.time_ns(), **of}
+    )
 
 
 def _value(state: Any) -> str:

@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +20,7 @@ from batch_observability.export.replay import Replayed, replay
 from batch_observability.export.spool import LEDGER, Spool, Waiting
 from batch_observability.export.target import choose
 
-_LEFT = 1
+_LEFT = _UNUSABLE = 1
 
 
 def add_parser(commands: Any) -> None:
@@ -30,10 +33,25 @@ def add_parser(commands: Any) -> None:
     actions = spool.add_subparsers(dest="action", required=True, metavar="COMMAND")
     status = actions.add_parser("status", help="say what waits, since when, and why")
     status.add_argument("--json", action="store_true", help="print one JSON object")
-    status.set_defaults(run=_status)
+    status.set_defaults(run=_command(_status))
     again = actions.add_parser("replay", help="send what waits; the exit code is 0 only if all of it was taken")
     again.add_argument("--json", action="store_true", help="print one JSON object")
-    again.set_defaults(run=_replay)
+    again.set_defaults(run=_command(_replay))
+
+
+def _command(act: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    def run(options: argparse.Namespace) -> int:
+        for name in ("batch_observability", "ddtrace.internal.writer", "opentelemetry.exporter"):
+            # What they complain of is told in our words.
+            logging.getLogger(name).addHandler(logging.NullHandler())
+            logging.getLogger(name).propagate = False
+        try:
+            return act(options)
+        except OSError as error:
+            print(f"batchobs: the spool cannot be read, {error}: be the user who owns it", file=sys.stderr)  # noqa: T201
+            return _UNUSABLE
+
+    return run
 
 
 def _load() -> config.Settings:

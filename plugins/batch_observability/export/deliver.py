@@ -17,7 +17,8 @@ from batch_observability import schema
 from batch_observability.config import Settings
 from batch_observability.export.log_file import append_log
 from batch_observability.export.signals import METRICS, Batch, Point
-from batch_observability.export.spool import LEDGER, Entry, Spool
+from batch_observability.export.spool import LEDGER, Spool
+from batch_observability.export.spool_file import Entry
 from batch_observability.export.target import GROUPS, INSTALL, Choice, ExportError, Target, taken_by
 from batch_observability.ledger.records import Change, Finished, encode
 from batch_observability.ledger.store import Ledger, LedgerError
@@ -63,6 +64,7 @@ class Delivery:
         self.ledger = Ledger(settings.ledger, settings.ledger_timeout)
         self._patience_s = settings.retry_for if patience_s is None else patience_s
         self._made: dict[str, Target] = {}
+        self._making = threading.Lock()
         self._environ = dict(os.environ)
 
     def deliver(
@@ -87,25 +89,26 @@ class Delivery:
             _remove(entry for group in entries.values() for entry in group)
             return report
         self._write_log(batch)
-        sendings = all_sendings = [
-            Sending(name, batch.only(signals), entries.get((name, _key(signals)), []))
+        sendings = [
+            Sending(name, part, entries.get((name, _key(signals)), []))
             for name in self.targets
             for signals in (GROUPS[name] if name != "spool" else ())
+            if (part := batch.only(signals)).signals
         ]
         give_up, wait_s = time.monotonic() + self._patience_s, _FIRST_WAIT_S
-        while True:
-            sendings = self._send(sendings, report)
-            left_s = give_up - time.monotonic()
-            if (not sendings and recorded) or left_s <= 0:
-                break
+        again = self._send(sendings, sendings, report)
+        while (again or not recorded) and (left_s := give_up - time.monotonic()) > 0:
             time.sleep(min(wait_s, left_s))
             wait_s *= 2
             recorded = recorded or (change is not None and self._record(change, waiting, report))
-        for entry in waiting or []:
-            entry.release()
-        for sending in all_sendings:
+            if not report.told:
+                # What is sent is sent; but nothing more of it.
+                _remove(entry for sending in again for entry in sending.entries)
+                break
+            again = self._send(again, sendings, report)
+        for sending in sendings:
             sending.let_go()
-        for entry in entries.get(("spool", _key(taken_by("spool"))), []):
+        for entry in [*(waiting or []), *entries.get(("spool", _key(taken_by("spool"))), [])]:
             entry.release()
         return report
 
@@ -167,36 +170,35 @@ class Delivery:
         except OSError as error:
             log.warning("the log file cannot be written: %s", error)
 
-    def _send(self, sendings: list[Sending], report: Report) -> list[Sending]:
-        """Send all side by side; return what may be tried again."""
+    def _send(self, now: list[Sending], sendings: list[Sending], report: Report) -> list[Sending]:
+        """Send some side by side, and report on all; return what may be tried again."""
         threads = []
-        for sending in sendings:
+        for sending in now:
+            sending.under_way = True
             thread = threading.Thread(target=self.attempt, args=(sending,), name="batchobs-send", daemon=True)
             thread.start()
             threads.append((sending, thread))
         give_up = time.monotonic() + self.settings.export_timeout
-        report.targets |= {sending.target: "" for sending in sendings}
         again = []
         for sending, thread in threads:
             thread.join(max(give_up - time.monotonic(), 0))
             if thread.is_alive():
-                reason = f"{sending.target} did not answer within {self.settings.export_timeout:g} s"
+                sending.problem = f"{sending.target} did not answer within {self.settings.export_timeout:g} s"
             else:
-                reason = sending.reason
-                if reason and not sending.lost:
+                sending.problem = sending.reason
+                if sending.reason and not sending.lost:
                     again.append(sending)
-            if reason:
-                report.targets[sending.target] = reason
-                log.warning("%s: %s", sending.batch.name, reason)
-        for name, reason in report.targets.items():
-            self.spool.note(name, reason)
+            if sending.problem:
+                log.warning("%s: %s", sending.batch.name, sending.problem)
+        for name in {sending.target for sending in now}:
+            problems = dict.fromkeys(one.problem for one in sendings if one.target == name and one.problem)
+            report.targets[name] = "; ".join(problems)
+            self.spool.note(name, report.targets[name])
         return again
 
     def attempt(self, sending: Sending) -> None:
         """Send once; files of what was taken go, of what was not they stay."""
-        with sending.lock:
-            sending.under_way = True
-        sending.reason, sending.lost = "", False
+        sending.under_way, sending.reason, sending.lost = True, "", False
         try:
             for entry in sending.entries:
                 entry.begin()
@@ -216,15 +218,13 @@ class Delivery:
         if sending.lost:
             # They have no ids: a second time might count them twice.
             self.drop(sending.batch, {"uncertain": 1})
-        with sending.lock:
-            sending.under_way = False
-            if sending.given_up:
-                sending.release()
+        sending.attempted()
 
     def _target(self, name: str) -> Target:
-        if name not in self._made:
-            self._made[name] = make_target(name, self._environ)
-        return self._made[name]
+        with self._making:
+            if name not in self._made:
+                self._made[name] = make_target(name, self._environ)
+            return self._made[name]
 
 
 @dataclass
@@ -235,6 +235,7 @@ class Sending:
     Attributes:
         reason: why it was not taken the last time, "" if it was.
         lost: nobody knows what arrived, and it must not be sent twice.
+        problem: what is reported of it.
     """
 
     target: str
@@ -242,6 +243,7 @@ class Sending:
     entries: list[Entry]
     reason: str = ""
     lost: bool = False
+    problem: str = ""
     under_way: bool = False
     given_up: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -251,6 +253,13 @@ class Sending:
         with self.lock:
             self.given_up = True
             if not self.under_way:
+                self.release()
+
+    def attempted(self) -> None:
+        """Note that no attempt is under way any more."""
+        with self.lock:
+            self.under_way = False
+            if self.given_up:
                 self.release()
 
     def release(self) -> None:

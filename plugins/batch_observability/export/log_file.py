@@ -16,6 +16,7 @@ from typing import Any
 
 from batch_observability import schema
 from batch_observability.export.signals import Batch, LogRecord
+from batch_observability.private import private_folder
 
 _LOG_BYTES = 50_000_000
 
@@ -52,12 +53,6 @@ def as_line(record: LogRecord) -> dict[str, Any]:
         schema.LOG_EVENT: record.event,
         **record.attributes,
     }
-
-
-def private_folder(folder: Path) -> None:
-    """Make a folder that only its owner reads, and the one above it."""
-    for path in (folder.parent, folder):
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 class _PrivateLog(RotatingFileHandler):

@@ -8,6 +8,7 @@ comes with Airflow). Metrics are deltas: each run is a process of its own.
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +28,11 @@ from batch_observability.schema import MetricType
 
 _SCOPE = "batch_observability"
 _GRPC_PORT = 4317
+# What gRPC says when a connection ends below a request.
+_GRPC_BROKEN = (
+    *("Socket closed", "Connection reset", "Broken pipe", "Stream removed", "Transport closed", "GOAWAY"),
+    *("keepalive", "ping timeout", "recvmsg", "sendmsg", "Connection timed out"),
+)
 
 
 class OtlpTarget:
@@ -42,8 +48,8 @@ class OtlpTarget:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._exporters: dict[str, Any] = {}
-        # Requests that were sent, and nobody said what became of them.
-        self._unanswered: list[str] = []
+        # By signal: requests that were sent, and nobody said what became of them. Signals are sent side by side.
+        self._unanswered: dict[str, list[str]] = {TRACES: [], METRICS: [], LOGS: []}
 
     def send(self, batch: Batch) -> None:
         """Send each signal that the batch holds and that has an endpoint."""
@@ -55,10 +61,10 @@ class OtlpTarget:
         failed, uncertain = {}, False
         for signal, (convert, wanted) in senders.items():
             if wanted and self._is_wanted(signal):
-                self._unanswered.clear()
+                self._unanswered[signal].clear()
                 if reason := self._export(signal, convert, batch):
                     failed[signal] = reason
-                    uncertain = uncertain or bool(self._unanswered) or _grpc_unanswered(reason)
+                    uncertain = uncertain or bool(self._unanswered[signal])
         if failed:
             raise ExportError(failed, uncertain=uncertain)
 
@@ -69,6 +75,7 @@ class OtlpTarget:
                 result = self._exporter(signal).export(convert(batch, _resources())).name
             except Exception as error:
                 result = f"{type(error).__name__}: {error}"
+        self._unanswered[signal] += filter(_grpc_unanswered, said)
         return "" if result == "SUCCESS" else f"the OTLP endpoint did not take the {signal}: {[result, *said][-1]}"
 
     def _is_wanted(self, signal: str) -> bool:
@@ -86,7 +93,17 @@ class OtlpTarget:
                 LOGS: ("_log_exporter", "OTLPLogExporter"),
             }[signal]
             package = importlib.import_module(f"opentelemetry.exporter.otlp.proto.{protocol}.{module}")
-            options = {"session": _watched_session(self._unanswered)} if protocol == "http" else {}
+            for logger in ("grpc.exporter", "http._log_exporter"):
+                # The SDK does not repeat a complaint within 20 s, and by it alone we know what became of a request.
+                logging.getLogger(f"opentelemetry.exporter.otlp.proto.{logger}").filters.clear()
+            # Metrics have no ids: what may have arrived must not be sent again, also not by the exporter itself.
+            once = signal == METRICS
+            options: dict[str, Any] = {}
+            if protocol == "http":
+                options["session"] = _watched_session(self._unanswered[signal], once=once)
+            elif once:
+                busy = importlib.import_module("grpc").StatusCode.RESOURCE_EXHAUSTED
+                options["retryable_error_codes"] = frozenset({busy})
             self._exporters[signal] = getattr(package, name)(**options)
         return self._exporters[signal]
 
@@ -98,7 +115,7 @@ def _protocol(environ: Mapping[str, str], signal: str) -> str:
     return "grpc" if urlsplit(otlp_endpoint(environ, signal)).port == _GRPC_PORT else "http"
 
 
-def _watched_session(unanswered: list[str]) -> Any:
+def _watched_session(unanswered: list[str], *, once: bool) -> Any:
     """Make a session that remembers requests without an answer; where no connection was made, nothing was sent."""
     import requests
     from requests.adapters import HTTPAdapter
@@ -108,8 +125,12 @@ def _watched_session(unanswered: list[str]) -> Any:
             try:
                 return super().send(*args, **kwargs)
             except requests.RequestException as error:
-                if not isinstance(error, requests.ConnectTimeout) and not _never_connected(error):
-                    unanswered.append(type(error).__name__)
+                if _never_connected(error):
+                    raise
+                unanswered.append(type(error).__name__)
+                if once:
+                    # The exporter sends again after what it knows as a connection error, and this is none.
+                    raise requests.RequestException(f"no answer came, {error}") from error
                 raise
 
     session = requests.Session()
@@ -118,21 +139,23 @@ def _watched_session(unanswered: list[str]) -> Any:
     return session
 
 
-def _never_connected(error: BaseException) -> bool:
+def _never_connected(error: Exception) -> bool:
+    import requests
     from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError, ProxyError, SSLError
 
     cause = error.args[0] if error.args else None
     if isinstance(cause, MaxRetryError):
         cause = cause.reason
-    # A name that cannot be resolved is a NewConnectionError too.
-    return isinstance(cause, NewConnectionError | ConnectTimeoutError | ProxyError | SSLError)
+    # A name that cannot be resolved is a NewConnectionError too; an address that makes no sense is a ValueError.
+    return isinstance(error, requests.ConnectTimeout | ValueError) or isinstance(
+        cause, NewConnectionError | ConnectTimeoutError | ProxyError | SSLError
+    )
 
 
-def _grpc_unanswered(reason: str) -> bool:
-    if "StatusCode.DEADLINE_EXCEEDED" in reason:
-        return True
-    return "StatusCode.UNAVAILABLE" in reason and not any(
-        words in reason for words in ("failed to connect", "DNS resolution failed", "Connection refused")
+def _grpc_unanswered(complaint: str) -> bool:
+    """Whether gRPC complains of a request that it has sent; a collector that is busy answers UNAVAILABLE as well."""
+    return "StatusCode.DEADLINE_EXCEEDED" in complaint or (
+        "StatusCode.UNAVAILABLE" in complaint and any(words in complaint for words in _GRPC_BROKEN)
     )
 
 

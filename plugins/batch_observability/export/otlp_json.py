@@ -27,10 +27,10 @@ from batch_observability.export.signals import (
     LogRecord,
     Point,
     Span,
-    host_name,
 )
 from batch_observability.ids import hex_span_id, hex_trace_id
 from batch_observability.schema import MetricType
+from batch_observability.usage import host_name
 
 Json = dict[str, Any]
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from batch_observability.export.deliver import Delivery, Sending
 from batch_observability.export.otlp_read import decode
 from batch_observability.export.signals import Batch
-from batch_observability.export.spool import LEDGER, Entry, UnreadableError
+from batch_observability.export.spool import CHANGE, LEDGER
+from batch_observability.export.spool_file import LINES, Entry, UnreadableError, stem_of
 from batch_observability.export.target import taken_by
 from batch_observability.ledger.records import Change, Finished
 from batch_observability.ledger.records import decode as decode_change
@@ -70,16 +71,23 @@ class _Replay:
         self._spool = delivery.spool
         self._deadline = deadline
         self._result = Replayed()
+        self._uncounted: Counter[str] = Counter()
 
     def run(self) -> Replayed:
-        backends = {name: taken_by(name) for name in self._delivery.targets if name != "spool"}
-        if backends and "spool" not in self._delivery.targets:
-            self._spool.adopt(backends)
-        self._result.dropped += self._spool.make_room()
+        targets = self._delivery.targets
+        backends = [name for name in targets if name != "spool"]
+        if backends and "spool" not in targets:
+            self._spool.adopt({name: taken_by(name) for name in backends})
+        for reason, count in self._spool.make_room().items():
+            self._drop(reason, count)
         self._changes()
         for name in backends:
             self._signals(name)
-        self._delivery.drop(_SOURCE, self._result.dropped)
+        if self._uncounted:
+            self._delivery.drop(_SOURCE, self._uncounted)
+            for name in backends:
+                if name not in self._result.refused:
+                    self._signals(name)
         return self._result
 
     def _in_time(self) -> bool:
@@ -91,14 +99,34 @@ class _Replay:
         while paths and self._in_time():
             some, paths = paths[:_CHANGES_AT_ONCE], paths[_CHANGES_AT_ONCE:]
             read = [(entry, change) for entry in self._take(some) if (change := self._change(entry))]
-            try:
-                applied = self._delivery.ledger.apply_all([change for _, change in read]) if read else []
-            except LedgerError as error:
-                self._refuse(LEDGER, str(error), (entry for entry, _ in read))
+            error = self._apply(read)
+            stop = error is not None and (error.retry or not self._apply_each(read))
+            for entry, _ in read:
+                entry.release()
+            if stop:
                 return
-            for (entry, change), took_effect in zip(read, applied, strict=True):
-                self._settle_change(entry, told=took_effect or not isinstance(change, Finished))
-        self._accepted(LEDGER)
+        if LEDGER not in self._result.refused:
+            self._spool.note(LEDGER, "")
+
+    def _apply_each(self, read: list[tuple[Entry, Change]]) -> bool:
+        """Bring changes in one by one: one that cannot be taken must not keep the others. Return whether to go on."""
+        refusals = 0
+        for one in read:
+            refusals = refusals + 1 if self._apply([one]) else 0
+            if refusals == _REFUSALS:
+                return False
+        return True
+
+    def _apply(self, read: list[tuple[Entry, Change]]) -> LedgerError | None:
+        """Bring changes into the ledger, all or none; return why not."""
+        try:
+            applied = self._delivery.ledger.apply_all([change for _, change in read]) if read else []
+        except LedgerError as error:
+            self._refuse(LEDGER, str(error))
+            return error
+        for (entry, change), took_effect in zip(read, applied, strict=True):
+            self._settle_change(entry, told=took_effect or not isinstance(change, Finished))
+        return None
 
     def _settle_change(self, entry: Entry, *, told: bool) -> None:
         self._result.sent[LEDGER] += 1
@@ -122,18 +150,31 @@ class _Replay:
         for path in self._spool.paths(target):
             if not self._in_time():
                 return
+            if self._is_being_claimed(path):
+                continue
             for entry in self._take([path]):
-                reason = self._send(target, entry)
-                refusals = refusals + 1 if reason else 0
+                refusals = refusals + 1 if self._send(target, entry) else 0
             if refusals >= _REFUSALS:
                 return
-        if not self._result.refused.get(target):
-            self._accepted(target)
+        if target not in self._result.refused:
+            self._spool.note(target, "")
+
+    def _is_being_claimed(self, path: Path) -> bool:
+        """Whether somebody else is asking the ledger just now if these signals are still wanted."""
+        change = self._spool.folder / LEDGER / f"{stem_of(path)}.{CHANGE}{LINES}"
+        try:
+            entry = Entry.take(change)
+        except UnreadableError:
+            return False
+        if entry is not None:
+            entry.release()
+            return False
+        return change.exists()
 
     def _send(self, target: str, entry: Entry) -> str:
         """Send a file; return why it was refused, "" if it was taken or is gone."""
         if entry.half_sent or entry.too_old:
-            self._result.dropped["too_old" if entry.too_old else "uncertain"] += 1
+            self._drop("too_old" if entry.too_old else "uncertain")
             entry.remove()
             return ""
         try:
@@ -147,16 +188,19 @@ class _Replay:
         sending = Sending(target, batch, [entry])
         self._delivery.attempt(sending)
         sending.let_go()
+        if sending.lost:
+            # It is counted with what a target is told next.
+            self._result.dropped["uncertain"] += 1
         if sending.reason:
-            self._refuse(target, sending.reason, ())
+            self._refuse(target, sending.reason)
         else:
             self._result.sent[target] += 1
         return sending.reason
 
-    def _take(self, paths: Iterable[Path]) -> Iterable[Entry]:
+    def _take(self, paths: Iterable[Path]) -> Iterator[Entry]:
         for path in paths:
             try:
-                entry = self._spool.take(path)
+                entry = Entry.take(path)
             except UnreadableError as error:
                 self._unreadable(str(error))
                 continue
@@ -171,18 +215,17 @@ class _Replay:
     def _unreadable(self, text: str) -> None:
         log.warning("%s", text)
         self._result.unreadable.append(text)
-        self._result.dropped["unreadable"] += 1
+        self._drop("unreadable")
 
-    def _refuse(self, target: str, reason: str, entries: Iterable[Entry]) -> None:
+    def _drop(self, reason: str, count: int = 1) -> None:
+        self._result.dropped[reason] += count
+        self._uncounted[reason] += count
+
+    def _refuse(self, target: str, reason: str) -> None:
         if target not in self._result.refused:
             log.warning("%s", reason)
         self._result.refused[target] = reason
         self._spool.note(target, reason)
-        for entry in entries:
-            entry.release()
-
-    def _accepted(self, target: str) -> None:
-        self._spool.note(target, "")
 
 
 def _together(batches: list[Batch]) -> Batch:

@@ -4,9 +4,7 @@ What leaves the system, as plain values: one vocabulary for all targets, each of
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 from batch_observability import schema
@@ -115,6 +113,12 @@ class Batch:
     logs: tuple[LogRecord, ...] = ()
     events: tuple[Event, ...] = ()
 
+    @property
+    def signals(self) -> frozenset[str]:
+        """The signals that it holds."""
+        held = {TRACES: self.spans, METRICS: self.points, LOGS: self.logs, EVENTS: self.events}
+        return frozenset(signal for signal, values in held.items() if values)
+
     def only(self, signals: frozenset[str]) -> Batch:
         """Return the batch with only these of `traces`, `metrics`, `logs`, `events`."""
         return replace(
@@ -124,12 +128,6 @@ class Batch:
             logs=self.logs if LOGS in signals else (),
             events=self.events if EVENTS in signals else (),
         )
-
-
-@cache
-def host_name() -> str:
-    """Name of this host, as spans and records carry it."""
-    return socket.gethostname()
 
 
 def tag_list(tags: dict[str, str]) -> list[str]:

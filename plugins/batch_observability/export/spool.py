@@ -3,13 +3,12 @@ The spool: a folder where signals, and changes of the ledger, are safe on disk w
 
 One file for each batch and signal, `<target>/<time>-<name>.<signal>.jsonl`, one OTLP/JSON document a line, as an
 OpenTelemetry Collector's `otlpjsonfile` receiver reads them. Files are 0600, folders 0700. Whoever sends a file holds
-a lock on it, so that it is never sent twice at the same time; the lock goes with the process. When more waits than
-the bounds allow, the oldest go first.
+a lock on it, so that it is never sent twice at the same time. When more waits than the bounds allow, the oldest go
+first.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -21,111 +20,22 @@ from pathlib import Path
 from typing import Any
 
 from batch_observability.export.otlp_json import encode
-from batch_observability.export.signals import METRICS, TRACES, Batch
+from batch_observability.export.signals import Batch
+from batch_observability.export.spool_file import (
+    BROKEN,
+    LINES,
+    PARTIAL,
+    SENDING,
+    Entry,
+    UnreadableError,
+    signal_of,
+    sync_folder,
+    time_of,
+)
 
 LEDGER, CHANGE = "ledger", "change"
-_LINES = ".jsonl"
-# Metrics have no ids: of a file that somebody began to send and did not finish, nobody knows what arrived.
-_SENDING = ".sending"
-_BROKEN = ".broken"
 _REASON = "reason.txt"
-# Datadog takes no older spans.
-_DATADOG_TRACES_S = 18 * 3600
 _PARTIAL_S = 3600
-
-
-class UnreadableError(Exception):
-    """A file of the spool cannot be used; the message names it and says why."""
-
-
-@dataclass
-class Entry:
-    """
-    One file of the spool, locked by this process.
-
-    Attributes:
-        target: whom it is for, `LEDGER` for a change of the ledger.
-        signal: what it holds; `CHANGE` for the ledger.
-        path: where it is.
-        descriptor: of the open file; it holds the lock.
-    """
-
-    target: str
-    signal: str
-    path: Path
-    descriptor: int
-
-    @property
-    def stem(self) -> str:
-        """What all files of one batch have in common."""
-        return self.path.name.partition(f".{self.signal}{_LINES}")[0]
-
-    @property
-    def time_ns(self) -> int:
-        """When it was put here."""
-        return _time_ns(self.path)
-
-    @property
-    def half_sent(self) -> bool:
-        """Whether somebody began to send it, and it has no ids that would make a second time harmless."""
-        return self.path.suffix == _SENDING
-
-    @property
-    def too_old(self) -> bool:
-        """Whether its target takes nothing that old."""
-        limited = self.target == "datadog" and self.signal == TRACES
-        return limited and time.time_ns() - self.time_ns > _DATADOG_TRACES_S * 10**9
-
-    def documents(self) -> tuple[list[Any], int]:
-        """
-        Return its documents, and how many of its lines are none.
-
-        Raises:
-            UnreadableError: if there is none at all.
-        """
-        with os.fdopen(os.dup(self.descriptor), "rb") as file:
-            file.seek(0)
-            lines = file.read().splitlines()
-        documents = []
-        for line in lines:
-            with suppress(ValueError, RecursionError):
-                documents.append(json.loads(line))
-        if not documents:
-            raise UnreadableError(f"{self.path} holds no JSON line")
-        return documents, len(lines) - len(documents)
-
-    def begin(self) -> None:
-        """Say that it is being sent."""
-        if self.signal == METRICS and not self.half_sent:
-            self._rename(self.path.with_name(self.path.name + _SENDING))
-            _sync_folder(self.path.parent)
-
-    def refused(self) -> None:
-        """Say that none of it has arrived; it stays locked."""
-        if self.half_sent:
-            self._rename(self.path.with_name(self.path.name.removesuffix(_SENDING)))
-
-    def remove(self) -> None:
-        """Forget it: somebody has taken it, or nobody may have it any more."""
-        with suppress(OSError):
-            self.path.unlink()
-        self.release()
-
-    def set_aside(self) -> None:
-        """Keep it for a person to look at; nobody tries it again."""
-        with suppress(OSError):
-            self._rename(self.path.with_name(self.path.name + _BROKEN))
-        self.release()
-
-    def release(self) -> None:
-        """Let others have it."""
-        descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def _rename(self, path: Path) -> None:
-        self.path.rename(path)
-        self.path = path
 
 
 @dataclass(frozen=True)
@@ -179,11 +89,10 @@ class Spool:
         entries: list[Entry] = []
         try:
             for name, signal, document in wanted:
-                folder = self._folder(name)
-                line = json.dumps(document, separators=(",", ":")).encode() + b"\n"
-                entries.append(Entry(name, signal, *_write(folder / f"{stem}.{signal}{_LINES}", line)))
+                path = self._folder(name) / f"{stem}.{signal}{LINES}"
+                entries.append(Entry.write(path, json.dumps(document, separators=(",", ":")).encode() + b"\n"))
             for folder in {entry.path.parent for entry in entries}:
-                _sync_folder(folder)
+                sync_folder(folder)
         except OSError:
             # Half a batch would be sent twice once the other half is.
             for entry in entries:
@@ -206,7 +115,7 @@ class Spool:
 
     def paths(self, target: str) -> list[Path]:
         """Files that wait for a target, oldest first."""
-        return sorted(path for path in self._all(target) if path.suffix in (_LINES, _SENDING))
+        return sorted(path for path in self._all(target) if path.suffix in (LINES, SENDING))
 
     def _all(self, target: str) -> list[Path]:
         try:
@@ -214,34 +123,9 @@ class Spool:
         except OSError:
             return []
 
-    def take(self, path: Path) -> Entry | None:
-        """
-        Lock a file that waits; None if somebody else is at it, or it is gone.
-
-        Raises:
-            UnreadableError: if it may not be read; it is set aside where that is possible.
-        """
-        name = path.name.removesuffix(_SENDING).removesuffix(_LINES)
-        entry = Entry(path.parent.name, name.rpartition(".")[2], path, -1)
-        try:
-            entry.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            entry.set_aside()
-            raise UnreadableError(f"{path} cannot be read: {error.strerror}") from None
-        try:
-            fcntl.flock(entry.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(entry.descriptor), path.stat()):
-                return entry
-        except OSError:
-            pass
-        entry.release()
-        return None
-
     def holds_change_of(self, run_id: str) -> bool:
         """Whether a change of a run waits for the ledger."""
-        return any(path.name.endswith(f"-{run_id}.{CHANGE}{_LINES}") for path in self._all(LEDGER))
+        return any(path.name.endswith(f"-{run_id}.{CHANGE}{LINES}") for path in self._all(LEDGER))
 
     def siblings(self, entry: Entry) -> list[Path]:
         """Other files of the same batch."""
@@ -251,14 +135,21 @@ class Spool:
     def adopt(self, targets: dict[str, frozenset[str]]) -> None:
         """Let what was kept while there was no target wait for these."""
         for path in self.paths("spool"):
-            entry = self.take(path)
-            if entry is None:
-                continue
+            with suppress(OSError, UnreadableError):
+                entry = Entry.take(path)
+                if entry is not None:
+                    self._hand_over(entry, targets)
+
+    def _hand_over(self, entry: Entry, targets: dict[str, frozenset[str]]) -> None:
+        try:
             for name, takes in targets.items():
                 if entry.signal in takes:
                     with suppress(FileExistsError):
-                        os.link(path, self._folder(name) / path.name)
+                        os.link(entry.path, self._folder(name) / entry.path.name)
+                    sync_folder(self.folder / name)
             entry.remove()
+        finally:
+            entry.release()
 
     def make_room(self) -> Counter[str]:
         """Drop what is too old, and the oldest of what is too much; return how many files, by reason."""
@@ -268,30 +159,20 @@ class Spool:
         for target in self.targets():
             for path in self._all(target):
                 with suppress(OSError):  # somebody has just sent it
-                    status = path.stat()
-                    found.append((path.name, path, status.st_size))
-                    total += status.st_size
+                    size = path.lstat().st_size
+                    found.append((path.name, path, size))
+                    total += size
         for _, path, size in sorted(found):
-            age_ns = now_ns - _time_ns(path)
-            partial = path.suffix == ".part"
+            age_ns = now_ns - time_of(path)
+            partial = path.suffix == PARTIAL
             reason = "spool_full" if total > self._max_bytes else "spool_age" if age_ns > self._max_age_ns else ""
             if not reason and not (partial and age_ns > _PARTIAL_S * 10**9):
                 continue
-            if self._drop(path):
+            if _drop(path):
                 total -= size
-                if reason and not partial and path.suffix != _BROKEN:
+                if reason and not partial and path.suffix != BROKEN:
                     dropped[reason] += 1
         return dropped
-
-    def _drop(self, path: Path) -> bool:
-        try:
-            entry = self.take(path)
-        except UnreadableError:
-            return False
-        if entry is None:
-            return False
-        entry.remove()
-        return True
 
     def note(self, target: str, reason: str) -> None:
         """Remember why something waits for a target; "" for nothing does."""
@@ -303,62 +184,56 @@ class Spool:
                 path.unlink(missing_ok=True)
 
     def status(self) -> list[Waiting]:
-        """What waits, for everybody for whom something does."""
-        found = []
-        for target in self.targets():
-            paths = self._all(target)
-            files = Counter(_signal(path) for path in paths if path.suffix in (_LINES, _SENDING))
-            broken = sum(path.suffix == _BROKEN for path in paths)
-            size = 0
-            for path in paths:
-                with suppress(OSError):
-                    size += path.stat().st_size
-            since_ns = min((_time_ns(path) for path in paths), default=0)
-            reason = ""
+        """
+        What waits, for everybody for whom something does.
+
+        Raises:
+            OSError: if the folder cannot be read.
+        """
+        with suppress(FileNotFoundError):
+            os.scandir(self.folder).close()
+        return [waiting for target in self.targets() if (waiting := self._waiting(target)).files or waiting.broken]
+
+    def _waiting(self, target: str) -> Waiting:
+        paths = self._all(target)
+        waiting = [path for path in paths if path.suffix in (LINES, SENDING)]
+        size = 0
+        for path in paths:
             with suppress(OSError):
-                reason = (self.folder / target / _REASON).read_text(encoding="utf-8", errors="replace").strip()
-            if files or broken:
-                found.append(Waiting(target, dict(files), size, since_ns, broken, reason))
-        return found
+                size += path.lstat().st_size
+        reason = ""
+        with suppress(OSError):
+            reason = (self.folder / target / _REASON).read_text(encoding="utf-8", errors="replace").strip()
+        return Waiting(
+            target,
+            files=dict(Counter(map(signal_of, waiting))),
+            size=size,
+            since_ns=min(map(time_of, waiting or paths), default=0),
+            broken=sum(path.suffix == BROKEN for path in paths),
+            reason=reason,
+        )
 
 
-def _signal(path: Path) -> str:
-    return path.name.removesuffix(_SENDING).removesuffix(_LINES).rpartition(".")[2]
-
-
-def _time_ns(path: Path) -> int:
-    return int(path.name[:20])
-
-
-def _write(path: Path, data: bytes) -> tuple[Path, int]:
-    # Under another name first: a reader never sees half a document.
-    partial = path.with_name(path.name + ".part")
-    descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+def _drop(path: Path) -> bool:
+    """Remove a file, if nobody is at it; return whether it is gone."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with os.fdopen(os.dup(descriptor), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        partial.rename(path)
-    except OSError:
-        os.close(descriptor)
-        partial.unlink(missing_ok=True)
-        raise
-    return path, descriptor
+        entry = Entry.take(path)
+    except UnreadableError:
+        # Set aside by now, for a person to look at until its time has come.
+        if path.suffix == BROKEN:
+            with suppress(OSError):
+                path.unlink()
+                return True
+        return False
+    if entry is None:
+        return False
+    entry.remove()
+    return True
 
 
 def _replace(path: Path, text: str) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
         file.write(text + "\n")
     partial.rename(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,5 +1,5 @@
 """
-One change of the ledger as statements, within a transaction of the caller.
+One change of the ledger as rows, within a transaction of the caller.
 
 Each is idempotent, and an ending is claimed by whoever comes first: one statement writes it if nobody has, so that of
 any number of processes that try at once exactly one has closed the run.
@@ -13,27 +13,29 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from batch_observability.ids import hex_span_id, hex_trace_id
-from batch_observability.ledger.records import Change, Finished, Model, Paused, Run, Started, Verdict
+from batch_observability.ledger.records import Change, Finished, Paused, Run, Started, Verdict
+from batch_observability.ledger.statements import Statements
 from batch_observability.ledger.tables import tables
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection, Table
-
-    from batch_observability.ledger.dialect import PostgreSQL, SQLite
+    from sqlalchemy import Connection, Executable, Table
 
 _MAX = 2**63 - 1
-# What only an open run needs: these can be large.
-_WHILE_OPEN = ("context", "state", "paused_ns")
 _NOT_COLUMNS = ("run", "stages", "measurements")
+_OF_MODEL = {"model_name": "name", "model_version": "version", "service": "service", "owner": "owner", "tier": "tier"}
 
 
 class Writer:
     """Writes changes within one transaction. `finish` must be called before it is committed."""
 
-    def __init__(self, dialect: SQLite | PostgreSQL, connection: Connection) -> None:
-        self._dialect = dialect
+    def __init__(self, statements: Statements, connection: Connection) -> None:
+        self._statements = statements
         self._connection = connection
-        self._seen: dict[tuple[str, ...], Run] = {}
+        self._stages: list[dict[str, Any]] = []
+        self._measurements: list[dict[str, Any]] = []
+        # Newest run of each model and task.
+        self._models: dict[tuple[str, ...], Run] = {}
+        self._tasks: dict[tuple[str, ...], Run] = {}
 
     def write(self, change: Change) -> bool:
         """Write one change; return what `Ledger.apply` does."""
@@ -48,155 +50,99 @@ class Writer:
                 return self._finish(change)
 
     def finish(self) -> None:
-        """Note the models and tasks that were seen: last and sorted, as other transactions wait for these rows."""
-        for key, run in sorted(self._seen.items()):
-            if len(key) == 1:
-                self._note(tables().models, {"name": key[0]}, run)
-            else:
-                self._note(tables().tasks, {"dag_id": key[0], "task_id": key[1]}, run)
+        """Write what is written for all changes together."""
+        for table, rows in ((tables().stages, self._stages), (tables().measurements, self._measurements)):
+            if rows:
+                self._connection.execute(table.insert(), rows)
+        # Last and sorted: the transactions of others wait for these rows.
+        for table, newest in ((tables().models, self._models), (tables().tasks, self._tasks)):
+            for key, run in sorted(newest.items()):
+                self._note(table, key, run)
 
     def _start(self, change: Started) -> bool:
         values = {**_columns(change.run), "context": json.dumps(change.context)}
-        statement = self._dialect.insert(tables().runs).values(values)
-        inserted = self._connection.execute(statement.on_conflict_do_nothing(index_elements=["run_id"])).rowcount == 1
-        if inserted:
+        if self._wrote(self._statements.start, values):
             self._arrived(change.run)
-        return inserted or self._is_open(change.run.run_id)
+            return True
+        return self._ended(change.run)[0] is None
 
     def _pause(self, change: Paused) -> bool:
-        runs = tables().runs
-        news = {"state": _text(change.state), "paused_ns": _whole(change.paused_ns)}
-        statement = self._dialect.insert(runs).values({**_columns(change.run), **news})
-        written = self._connection.execute(
-            statement.on_conflict_do_update(index_elements=["run_id"], set_=news, where=runs.c.outcome.is_(None))
-        )
-        if written.rowcount == 1:
+        values = {**_columns(change.run), "state": _text(change.state), "paused_ns": _whole(change.paused_ns)}
+        written = self._wrote(self._statements.pause, values)
+        if written:
             self._arrived(change.run)
-        return bool(written.rowcount == 1)
+        return written
 
     def _judge(self, change: Verdict) -> bool:
-        from sqlalchemy import func, select
-
-        runs = tables().runs
-        concerned = runs.c.outcome.is_(None) & _of_verdict(change)
         news = {
-            "verdict_outcome": _text(change.outcome),
-            "verdict_reason": _text(change.reason),
-            "verdict_ns": _whole(change.time_ns),
+            "new_verdict_outcome": _text(change.outcome),
+            "new_verdict_reason": _text(change.reason),
+            "new_verdict_ns": _whole(change.time_ns),
         }
-        self._connection.execute(runs.update().where(concerned, runs.c.verdict_outcome.is_(None)).values(news))
-        return bool(self._connection.execute(select(func.count()).select_from(runs).where(concerned)).scalar_one())
+        if change.run_id:
+            return self._wrote(self._statements.judge_run, {**news, "of_run": _text(change.run_id)})
+        if not change.dag_id or not change.dag_run_id:
+            # It would be about every cron job.
+            raise ValueError("a verdict is of a run or of a DAG run, and this one names neither")
+        whose = {"of_dag": _text(change.dag_id), "of_dag_run": _text(change.dag_run_id)}
+        return self._wrote(self._statements.judge_dag_run, {**news, **whose})
 
     def _finish(self, change: Finished) -> bool:
-        from sqlalchemy import select
-
-        runs, run = tables().runs, change.run
-        values = {**_columns(run), **_ending(change)}
-        news = {**values, **dict.fromkeys(_WHILE_OPEN)}
-        statement = self._dialect.insert(runs).values(values)
-        written = self._connection.execute(
-            statement.on_conflict_do_update(index_elements=["run_id"], set_=news, where=runs.c.outcome.is_(None))
-        )
-        if written.rowcount != 1:
-            of_run = runs.c.run_id == values["run_id"]
-            return bool(self._connection.execute(select(runs.c.token).where(of_run)).scalar_one() == values["token"])
-        for table, rows in ((tables().stages, _stages(change)), (tables().measurements, _measurements(change))):
-            if rows:
-                self._connection.execute(table.insert(), rows)
-        self._arrived(run)
+        values = {**_columns(change.run), **_ending(change)}
+        if not self._wrote(self._statements.finish, values):
+            return bool(self._ended(change.run)[1] == values["token"])
+        self._stages += _stages(change)
+        self._measurements += _measurements(change)
+        self._arrived(change.run)
         return True
 
-    def _is_open(self, run_id: str) -> bool:
-        from sqlalchemy import select
+    def _wrote(self, statement: Executable, values: dict[str, Any]) -> bool:
+        return bool(self._connection.execute(statement, values).rowcount > 0)
 
-        runs = tables().runs
-        return bool(
-            self._connection.execute(
-                select(runs.c.run_id).where(runs.c.run_id == _text(run_id), runs.c.outcome.is_(None))
-            ).first()
-        )
+    def _ended(self, run: Run) -> tuple[str | None, str | None]:
+        outcome, token = self._connection.execute(self._statements.ended, {"of_run": _text(run.run_id)}).one()
+        return outcome, token
 
     def _arrived(self, run: Run) -> None:
-        keys: list[tuple[str, ...]] = [(_text(str(run.model.get("name", ""))),)]
+        _keep_newest(self._models, (_text(str(run.model.get("name") or "")),), run)
         if run.dag_id:
-            keys.append((_text(run.dag_id), _text(run.task_id)))
-        for key in keys:
-            if key not in self._seen or run.start_ns >= self._seen[key].start_ns:
-                self._seen[key] = run
+            _keep_newest(self._tasks, (_text(run.dag_id), _text(run.task_id)), run)
         if run.dag_run_id and run.try_number > 0:
             self._link(run)
 
     def _link(self, run: Run) -> None:
-        """Set `retry_of` of this try and of the next, whichever came first."""
-        from sqlalchemy import select
-
-        runs = tables().runs
-        mine = runs.c.run_id == _text(run.run_id)
-        unlinked = runs.c.retry_of.is_(None)
+        """Link this try with the one before and the next: they may come in any order."""
+        run_id = _text(run.run_id)
         if run.try_number > 1:
-            before = select(runs.c.run_id).where(_try_of(run, run.try_number - 1)).limit(1).scalar_subquery()
-            self._connection.execute(runs.update().where(mine, unlinked).values(retry_of=before))
-        following = _try_of(run, run.try_number + 1)
-        self._connection.execute(runs.update().where(following, unlinked).values(retry_of=_text(run.run_id)))
+            self._connection.execute(self._statements.link, {"of_run": run_id})
+        same = {f"of_{name}": _value(getattr(run, name)) for name in ("dag_id", "dag_run_id", "task_id", "map_index")}
+        following = {**same, "of_try_number": _whole(run.try_number + 1), "of_run": run_id}
+        self._connection.execute(self._statements.link_next, following)
 
-    def _note(self, table: Table, key: dict[str, str], run: Run) -> None:
-        """Keep the definition of the newest run. Mostly nothing is new: to write would make others wait."""
-        from sqlalchemy import case, select
-
+    def _note(self, table: Table, key: tuple[str, ...], run: Run) -> None:
         definition, start_ns = _json(run.model), _whole(run.start_ns)
-        of_key = [table.c[name] == value for name, value in key.items()]
-        found = self._connection.execute(
-            select(table.c.first_seen_ns, table.c.last_seen_ns, table.c.definition).where(*of_key)
-        ).first()
-        if found and found[0] <= start_ns <= found[1] and (start_ns < found[1] or definition == found[2]):
+        of_key = dict(zip((column.name for column in table.primary_key), key, strict=True))
+        asked = {f"of_{name}": value for name, value in of_key.items()}
+        known = self._connection.execute(self._statements.known(table), asked).first()
+        # The end of a run mostly says nothing new of its model: to write that again would make others wait.
+        if known and known[0] <= start_ns <= known[1] and (start_ns < known[1] or definition == known[2]):
             return
-        statement = self._dialect.insert(table).values(
-            **key, definition=definition, first_seen_ns=start_ns, last_seen_ns=start_ns
-        )
-        is_newest = statement.excluded.last_seen_ns >= table.c.last_seen_ns
-        is_oldest = statement.excluded.first_seen_ns < table.c.first_seen_ns
-        news = {
-            "definition": case((is_newest, statement.excluded.definition), else_=table.c.definition),
-            "last_seen_ns": case((is_newest, statement.excluded.last_seen_ns), else_=table.c.last_seen_ns),
-            "first_seen_ns": case((is_oldest, statement.excluded.first_seen_ns), else_=table.c.first_seen_ns),
-        }
-        self._connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=news))
+        values = {"definition": definition, "first_seen_ns": start_ns, "last_seen_ns": start_ns}
+        self._connection.execute(self._statements.note(table), {**of_key, **values})
 
 
-def _of_verdict(change: Verdict) -> ColumnElement[bool]:
-    runs = tables().runs
-    if change.run_id:
-        return runs.c.run_id == _text(change.run_id)
-    if not change.dag_id or not change.dag_run_id:
-        # It would be about every cron job.
-        raise ValueError("a verdict is of a run or of a DAG run, and this one names neither")
-    return (runs.c.dag_id == _text(change.dag_id)) & (runs.c.dag_run_id == _text(change.dag_run_id))
-
-
-def _try_of(run: Run, number: int) -> ColumnElement[bool]:
-    runs = tables().runs
-    return (
-        (runs.c.dag_id == _text(run.dag_id))
-        & (runs.c.dag_run_id == _text(run.dag_run_id))
-        & (runs.c.task_id == _text(run.task_id))
-        & (runs.c.map_index == _whole(run.map_index))
-        & (runs.c.try_number == _whole(number))
-    )
+def _keep_newest(newest: dict[tuple[str, ...], Run], key: tuple[str, ...], run: Run) -> None:
+    if key not in newest or run.start_ns >= newest[key].start_ns:
+        newest[key] = run
 
 
 def _columns(run: Run) -> dict[str, Any]:
-    values = {f.name: _value(getattr(run, f.name)) for f in fields(run) if f.name != "model"}
-    model = {key: _text(str(run.model.get(key) or "")) for key in ("name", "version", "service", "owner", "tier")}
     return {
-        **values,
+        **{f.name: _value(getattr(run, f.name)) for f in fields(run) if f.name != "model"},
+        **{column: _text(str(run.model.get(name) or "")) for column, name in _OF_MODEL.items()},
         "trace_id": hex_trace_id(run.trace_id),
         "span_id": hex_span_id(run.span_id),
         "model": _json(run.model),
-        "model_name": model["name"],
-        "model_version": model["version"],
-        "service": model["service"],
-        "owner": model["owner"],
-        "tier": model["tier"],
     }
 
 
@@ -207,9 +153,9 @@ def _ending(change: Finished) -> dict[str, Any]:
 def _stages(change: Finished) -> list[dict[str, Any]]:
     return [
         {
+            **{f.name: _value(getattr(stage, f.name)) for f in fields(stage)},
             "run_id": _text(change.run.run_id),
             "position": position,
-            **{f.name: _value(getattr(stage, f.name)) for f in fields(stage)},
             "span_id": hex_span_id(stage.span_id),
             "parent_id": hex_span_id(stage.parent_id),
         }
@@ -220,9 +166,9 @@ def _stages(change: Finished) -> list[dict[str, Any]]:
 def _measurements(change: Finished) -> list[dict[str, Any]]:
     return [
         {
+            **{f.name: _value(getattr(measurement, f.name)) for f in fields(measurement)},
             "run_id": _text(change.run.run_id),
             "position": position,
-            **{f.name: _value(getattr(measurement, f.name)) for f in fields(measurement)},
         }
         for position, measurement in enumerate(change.measurements)
         # SQLite has no NaN.
@@ -230,8 +176,8 @@ def _measurements(change: Finished) -> list[dict[str, Any]]:
     ]
 
 
-def _json(model: Model) -> str:
-    return json.dumps(model, sort_keys=True)
+def _json(values: dict[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True)
 
 
 def _value(value: Any) -> Any:

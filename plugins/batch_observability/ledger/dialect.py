@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Execution option of a connection that is going to write.
 WRITES = "batchobs_writes"
-_POLL_S = 0.02
+_POLL_S = 0.05
 _MIGRATION_S = 60.0
 # Any number, as long as it is always the same one.
 _MIGRATION_LOCK = 0x62617463686F6273
@@ -109,16 +109,23 @@ class SQLite:
                 blank.unlink()
 
     @contextlib.contextmanager
-    def migrating(self, engine: Engine) -> Iterator[Connection]:
-        """Give one process at a time a transaction to migrate in."""
+    def migrating(self, engine: Engine, is_done: Callable[[], bool]) -> Iterator[Connection | None]:
+        """Give one process at a time a transaction to migrate in; None if another one has done it meanwhile."""
         lock = self._path.with_name(f"{self._path.name}.lock")
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            self._until_timeout(lambda: fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB), BlockingIOError)
-            self._switch_wal_on()
-            with engine.connect() as connection:
-                connection = connection.execution_options(**{WRITES: True})  # noqa: PLW2901  (the same one)
-                with connection.begin():
+
+            def take_turn() -> None:
+                # Of many that wait all but one need none.
+                if not is_done():
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+            self._until_timeout(take_turn, BlockingIOError)
+            if is_done():
+                yield None
+            else:
+                self._switch_wal_on()
+                with engine.connect() as connection, connection.execution_options(**{WRITES: True}).begin():
                     yield connection
         finally:
             os.close(descriptor)
@@ -236,12 +243,12 @@ class PostgreSQL:
         """Do nothing: a server's database is made by who runs it."""
 
     @contextlib.contextmanager
-    def migrating(self, engine: Engine) -> Iterator[Connection]:
-        """Give one process at a time a transaction to migrate in, with time for it."""
+    def migrating(self, engine: Engine, is_done: Callable[[], bool]) -> Iterator[Connection | None]:
+        """Give one process at a time a transaction to migrate in; None if another one has done it meanwhile."""
         with engine.begin() as connection:
             self._limit(connection, statement_s=0, lock_s=max(self._timeout_s, _MIGRATION_S))
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
-            yield connection
+            yield None if is_done() else connection
 
     @staticmethod
     def size(connection: Connection) -> int:

@@ -18,14 +18,15 @@ from batch_observability.ledger.address import LedgerError, shown
 from batch_observability.ledger.changes import Writer
 from batch_observability.ledger.dialect import WRITES, PostgreSQL, SQLite, dialect_of
 from batch_observability.ledger.records import Change, Model, OpenRun, Verdict
+from batch_observability.ledger.statements import Statements
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 __all__ = ["Ledger", "LedgerError"]
 
-# So many changes hold SQLite's only write lock for some tenths of a second.
-_AT_ONCE = 100
+# So many changes hold SQLite's only write lock for some 0.1 s.
+_AT_ONCE = 200
 
 
 class Ledger:
@@ -65,7 +66,7 @@ class Ledger:
         results: list[bool] = []
         for start in range(0, len(changes), _AT_ONCE):
             with self._transaction(writes=True) as connection:
-                writer = Writer(self._dialect, connection)
+                writer = Writer(self._statements, connection)
                 results += [writer.write(change) for change in changes[start : start + _AT_ONCE]]
                 writer.finish()
         return results
@@ -141,6 +142,10 @@ class Ledger:
         return dialect_of(self._url, self._timeout_s)
 
     @cached_property
+    def _statements(self) -> Statements:
+        return Statements(self._dialect)
+
+    @cached_property
     def _engine(self) -> Engine:
         return self._dialect.engine()
 
@@ -156,8 +161,7 @@ class Ledger:
 
     def _become_current(self) -> None:
         self._dialect.prepare()
-        with self._engine.begin() as connection:
-            found = self._revision(connection)
+        found = self._found()
         if found != migrations.HEAD:
             if not self._dialect.migrates_itself:
                 what = f"is at schema revision {found}, {migrations.HEAD} is needed" if found else "has no tables yet"
@@ -167,11 +171,16 @@ class Ledger:
 
     def _upgrade(self) -> str | None:
         """Migrate, if nobody else has in the meantime; return the revision that there was."""
-        with self._dialect.migrating(self._engine) as connection:
-            found = self._revision(connection)
-            if found != migrations.HEAD:
-                migrations.upgrade(connection)
+        found = self._found()
+        with self._dialect.migrating(self._engine, lambda: self._found() == migrations.HEAD) as connection:
+            if connection is None:
+                return migrations.HEAD
+            migrations.upgrade(connection)
         return found
+
+    def _found(self) -> str | None:
+        with self._engine.begin() as connection:
+            return self._revision(connection)
 
     def _revision(self, connection: Connection) -> str | None:
         """Return the schema's revision, None if there are no tables yet."""

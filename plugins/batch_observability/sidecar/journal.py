@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from batch_observability.export.log_file import private_folder
-from batch_observability.export.signals import host_name
-from batch_observability.sidecar.process import birth
+from batch_observability.private import private_folder, write_private
+from batch_observability.run import RunContext
+from batch_observability.usage import birth, host_name
+
+log = logging.getLogger("batch_observability.sidecar")
 
 _FOLDER = "runs"
 
@@ -56,6 +59,23 @@ class Entry:
         return bool(self.birth) and birth(self.pid) != self.birth
 
 
+def begin(state: Path, context: RunContext, began_ns: int, max_stages: int) -> None:
+    """
+    Write the journal of a run of this process that begins, unless there is one: nobody holds it until its sidecar does.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    path = state / _FOLDER / f"{context.run_id}.json"
+    # Of a run that goes on, another process has written what was known.
+    if context.resumed or path.exists():
+        return
+    observation = {"context": asdict(context), "max_stages": max_stages, "phase_began_ns": began_ns}
+    entry = Entry(observation, os.getpid(), birth(os.getpid()), host_name(), start_told=False, paused=False)
+    private_folder(path.parent)
+    write_private(path, json.dumps(vars(entry)))
+
+
 class Journal:
     """
     The journal of one run, which this process keeps.
@@ -68,6 +88,8 @@ class Journal:
     def __init__(self, state: Path, run_id: str) -> None:
         self.path = state / _FOLDER / f"{run_id}.json"
         self._descriptor = -1
+        self._kept: Entry | None = None
+        self._complained = False
 
     def take(self) -> Entry | None:
         """
@@ -97,13 +119,21 @@ class Journal:
         except (BlockingIOError, FileNotFoundError):
             return False
 
-    def write(self, entry: Entry) -> None:
-        """
-        Keep what is known now; it survives this process, and with a pause a power loss too.
+    def keep(self, entry: Entry) -> None:
+        """Keep what is known now; it survives this process, and with a pause a power loss too."""
+        if entry == self._kept:
+            return
+        try:
+            self._write(entry)
+            self._kept = entry
+        except OSError as error:
+            # Once: the run may go on for hours.
+            log.log(
+                logging.DEBUG if self._complained else logging.WARNING, "%s cannot be written: %s", self.path, error
+            )
+            self._complained = True
 
-        Raises:
-            OSError: if it cannot be written.
-        """
+    def _write(self, entry: Entry) -> None:
         private_folder(self.path.parent)
         partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

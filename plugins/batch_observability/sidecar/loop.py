@@ -22,7 +22,6 @@ from batch_observability.channel import ACK, Frame, FrameReader
 from batch_observability.export.deliver import Delivery
 from batch_observability.export.log_file import log_problems_to
 from batch_observability.export.replay import replay
-from batch_observability.export.signals import host_name
 from batch_observability.export.target import choose
 from batch_observability.ledger.store import LedgerError
 from batch_observability.sidecar import ending, row, telling
@@ -30,7 +29,8 @@ from batch_observability.sidecar.autopsy import autopsy, hear_verdict
 from batch_observability.sidecar.journal import Entry, Journal
 from batch_observability.sidecar.memory import MemoryLimit
 from batch_observability.sidecar.observation import Observation
-from batch_observability.sidecar.process import ObservedProcess, birth
+from batch_observability.sidecar.process import ObservedProcess
+from batch_observability.usage import birth, host_name
 
 log = logging.getLogger("batch_observability.sidecar")
 
@@ -43,6 +43,9 @@ _EXITS_WITHIN_S = 0.3
 _LOOKS = 20
 _SLOWEST = 10
 _REPLAY_S = 10.0
+# What starts a process may move it into a control group a moment later.
+_YOUNG_S = 10.0
+_GLANCE_S = 0.25
 
 
 def observe_process(sock: socket.socket, pidfd: int | None) -> None:
@@ -74,8 +77,6 @@ class _Observer:
         self._separate = separate
         self._reader = FrameReader()
         self._start_told = False
-        self._kept: Entry | None = None
-        self._kept_failed = False
         self._stream_ended: float | None = None
 
     def run(self) -> None:
@@ -132,15 +133,7 @@ class _Observer:
         state["cpu_s"] += self._process.cpu_s
         state["memory_peak"] = max(observation.memory_peak, self._process.memory_peak)
         entry = Entry(state, self._process.pid, self._birth, host_name(), self._start_told, paused)
-        if entry == self._kept:
-            return
-        try:
-            self._journal.write(entry)
-            self._kept = entry
-        except OSError as error:
-            if not self._kept_failed:
-                log.warning("%s cannot be written: %s", self._journal.path, error)
-            self._kept_failed = True
+        self._journal.keep(entry)
 
     def _first_frames(self) -> list[Frame]:
         """Wait for the first frame; return it with what came along, or nothing if the stream ended before it."""
@@ -167,9 +160,12 @@ class _Observer:
                 selector.register(process.pidfd, selectors.EVENT_READ)
             while not observation.ended and observation.paused_ns is None:
                 patience = max(look_at - time.monotonic(), 0)
+                if time.monotonic() - began < _YOUNG_S:
+                    patience = min(patience, _GLANCE_S)
                 ready = {
                     key.fd for key, _ in selector.select(min(patience, _POLL_S) if self._stream_ended else patience)
                 }
+                self._memory.follow()
                 if process.pidfd in ready or (self._stream_ended and not process.alive):
                     died_ns = time.time_ns()
                     self._drain()

@@ -37,7 +37,7 @@ _V2 = _Files("memory.events", "memory.max", "memory.peak")
 
 class MemoryLimit:
     """
-    The memory limit that a process is under, found when this is made; nothing here ever raises.
+    The memory limit that a process is under; nothing here ever raises.
 
     Args:
         pid: the process.
@@ -48,15 +48,27 @@ class MemoryLimit:
     """
 
     def __init__(self, pid: int, *, proc: Path = Path("/proc")) -> None:
+        self._proc, self._pid = proc, pid
         self._stat = proc / str(pid) / "stat"
+        self._place = ""
         self._files = _V2
         self._groups: list[Path] = []  # the group and its ancestors as far as they are mounted
-        for files, groups in _hierarchies(proc, pid):
-            if groups:
-                self._files, self._groups = files, groups
-                break
-        self.limit = self._smallest_limit()
+        self.limit: int | None = None
         self._kills: deque[int] = deque(maxlen=2)
+        self.follow()
+        self.look()
+
+    def follow(self) -> None:
+        """Find the group of the process again if it was moved to another."""
+        place = _read(self._proc / str(self._pid) / "cgroup")
+        if not place or place == self._place:
+            return
+        self._place = place
+        self._files, self._groups = next(
+            ((files, groups) for files, groups in _hierarchies(self._proc, self._pid) if groups), (_V2, [])
+        )
+        self.limit = self._smallest_limit()
+        self._kills.clear()
         self.look()
 
     def look(self) -> None:
@@ -142,12 +154,10 @@ def _below(root: str, path: str) -> list[str]:
 
 
 def _groups(files: _Files, parts: list[str], point: Path) -> Iterator[Path]:
-    """Yield the group that counts for the process, and its ancestors: the innermost where memory is controlled."""
-    found = False
+    """Yield the groups where memory is controlled, from that of the process outwards."""
     for depth in range(len(parts), -1, -1):
         group = point.joinpath(*parts[:depth])
-        found = found or _count_kills(group / files.kills) is not None
-        if found:
+        if _count_kills(group / files.kills) is not None:
             yield group
 
 

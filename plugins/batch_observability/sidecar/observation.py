@@ -189,7 +189,7 @@ def restore(state: dict[str, Any]) -> Observation:
         raise TypeError("not the state of a run")
     known = {f.name for f in fields(Observation)}
     values = {name: value for name, value in state.items() if name in known}
-    stages = (StageRecord(**stage) for stage in values.pop("stages").values())
+    stages = (StageRecord(**stage) for stage in values.pop("stages", {}).values())
     context = context_of(values.pop("context"))
     return Observation(context, values.pop("max_stages"), {stage.span_id: stage for stage in stages}, **values)
 

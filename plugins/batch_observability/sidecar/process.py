@@ -10,9 +10,8 @@ import signal
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-from batch_observability.usage import high_water_mark
+from batch_observability.usage import high_water_mark, stat_fields
 
 # include/uapi/linux/pidfd.h: exit information of a process that is not our child, from Linux 6.15.
 _PIDFD_GET_INFO = 0xC040FF0B
@@ -37,22 +36,6 @@ class Death:
                 return cls(signal=signal.Signals(number).name)
             return cls(signal=f"signal {number}")
         return cls(exit_code=os.WEXITSTATUS(status))
-
-
-def birth(pid: int) -> str:
-    """Return when a living process was started, in the system's own count; "" if there is none, or no /proc."""
-    stat = _stat(pid)
-    return stat[19] if len(stat) > 19 and stat[0] != "Z" else ""
-
-
-def _stat(pid: int) -> list[str]:
-    """Return the fields from the third, the state; none if there is no such process, or no /proc."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    # The second is its name in parentheses, which may hold anything.
-    return text.rpartition(")")[2].split()
 
 
 class ObservedProcess:
@@ -117,7 +100,7 @@ class ObservedProcess:
 
     def _status_before_reaping(self) -> int | None:
         """Read the wait status of a zombie, the 52nd field of its stat (proc_pid_stat(5))."""
-        stat = _stat(self.pid)
+        stat = stat_fields(self.pid)
         return int(stat[49]) if stat[:1] == ["Z"] else None
 
     @property
@@ -129,4 +112,4 @@ class ObservedProcess:
             return False
         except PermissionError:
             pass
-        return _stat(self.pid)[:1] != ["Z"]
+        return stat_fields(self.pid)[:1] != ["Z"]

@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from batch_observability.channel import Channel
+from batch_observability.config import Settings
 from batch_observability.run import RunContext
+from batch_observability.sidecar import journal
 from batch_observability.usage import process_usage
 
 log = logging.getLogger("batch_observability")
@@ -88,13 +90,19 @@ def start_observer(context: RunContext, settings: dict[str, Any], *, airflow_tra
         settings: as `Settings.as_frame` gives them.
         airflow_tracing: Airflow sends spans of its own.
     """
+    began_ns = time.time_ns() if context.resumed else context.start_ns
+    chosen = Settings.from_frame(settings)
+    try:
+        journal.begin(chosen.state_path, context, began_ns, chosen.max_stages)
+    except OSError as error:
+        log.debug("the journal of run %s cannot be written: %s", context.run_id, error)
     ours, theirs = socket.socketpair()
     observer = Observer(Channel(ours))
     observer.channel.send(
         {
             "t": "start",
             "ts": context.start_ns,
-            "phase_ns": time.time_ns() if context.resumed else context.start_ns,
+            "phase_ns": began_ns,
             "pid": os.getpid(),
             "usage": process_usage(),
             "context": asdict(context),

@@ -70,9 +70,11 @@ def otel(context: Any) -> Iterator[None]:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
     resource = Resource.create({"service.name": "plain"})
-    tracers = TracerProvider(resource=resource)
+    # Airflow's context is current here and says "not sampled": the default sampler would drop every span.
+    tracers = TracerProvider(ALWAYS_ON, resource)
     tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{OTLP_URL}/v1/traces")))
     delta = {Counter: AggregationTemporality.DELTA}
     exporter = OTLPMetricExporter(f"{OTLP_URL}/v1/metrics", preferred_temporality=delta)

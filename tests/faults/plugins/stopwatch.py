@@ -1,8 +1,8 @@
 """
 Times the hooks of all other plugins in a task process, for the table of deaths: a plugin of that Airflow.
 
-Besides the time on the clock it tells how long the process waited for a processor meanwhile: many tasks at once share
-two of them, and that is not the hook's doing. One JSON line for each hook goes to the file FAULTS_FOLDER/hooks.jsonl.
+Besides the time on the clock it takes that of the processor: many tasks at once share two of them, and a hook that has
+to wait for its turn does not cost more. One JSON line for each hook goes to the file FAULTS_FOLDER/hooks.jsonl.
 """
 
 from __future__ import annotations
@@ -21,25 +21,29 @@ from airflow.plugins_manager import AirflowPlugin
 hookimpl = pluggy.HookimplMarker("airflow")
 
 
-def _waited_s() -> float:
-    """How long this thread was ready to run and did not (proc_pid_schedstat, in nanoseconds)."""
-    try:
-        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
-    except OSError:
-        return 0.0
+class _Task:
+    """The task that this process runs."""
+
+    run_id = ""
 
 
-def _timed(name: str, task_instance: Any) -> Iterator[Any]:
-    waited, began = _waited_s(), time.perf_counter()
+def _timed(name: str, task_instance: Any = None) -> Iterator[Any]:
+    # Elsewhere the hooks are called with rows of the database.
+    if type(task_instance).__name__ == "RuntimeTaskInstance":
+        _Task.run_id = str(task_instance.id)
+    began, began_cpu = time.perf_counter(), time.thread_time()
     try:
         return (yield)
     finally:
-        took, waited = time.perf_counter() - began, _waited_s() - waited
-        values = {"run_id": str(getattr(task_instance, "id", "")), "hook": name, "took": took, "waited": waited}
-        line = json.dumps(values).encode() + b"\n"
-        file = os.open(Path(os.environ["FAULTS_FOLDER"], "hooks.jsonl"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.write(file, line)
-        os.close(file)
+        if _Task.run_id:
+            _write(hook=name, took=time.perf_counter() - began, cpu=time.thread_time() - began_cpu)
+
+
+def _write(**values: Any) -> None:
+    line = json.dumps({"run_id": _Task.run_id, **values}).encode() + b"\n"
+    file = os.open(Path(os.environ["FAULTS_FOLDER"], "hooks.jsonl"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(file, line)
+    os.close(file)
 
 
 @hookimpl(wrapper=True)
@@ -60,6 +64,12 @@ def on_task_instance_failed(task_instance: Any) -> Iterator[Any]:
 @hookimpl(wrapper=True)
 def on_task_instance_skipped(task_instance: Any) -> Iterator[Any]:
     return (yield from _timed("end", task_instance))
+
+
+@hookimpl(wrapper=True)
+def before_stopping() -> Iterator[Any]:
+    """What ends the phase of a task that is deferred."""
+    return (yield from _timed("end"))
 
 
 class StopwatchPlugin(AirflowPlugin):

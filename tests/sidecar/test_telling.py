@@ -1,4 +1,4 @@
-"""How a run ended, as spans, metrics, the wide log record and an event: plain values in, plain values out."""
+"""A run as signals: spans, metrics, the wide log record and an event; plain values in, plain values out."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from batch_observability import schema
 from batch_observability.export.signals import Error
 from batch_observability.schema import Outcome
-from batch_observability.sidecar import ending
-from tests.sidecar.endings import BROKEN, PID, TAGS, died, points, told
+from batch_observability.sidecar import telling
+from tests.sidecar.endings import BROKEN, HOST, PID, TAGS, died, points, told
 from tests.sidecar.frames import (
     MODEL,
     PARENT,
@@ -38,7 +38,7 @@ def test_every_outcome_is_told_everywhere_alike(outcome):
     assert record.attributes[schema.OUTCOME] == outcome.value
     level = "warning" if outcome is Outcome.RETRYING else "error" if failed else "info"
     assert record.level == level
-    assert len(batch.events) == (outcome is Outcome.KILLED)
+    assert len(batch.events) == (outcome in {Outcome.KILLED, Outcome.LOST})
 
 
 def test_an_error_is_the_one_that_was_told_or_says_the_outcome():
@@ -58,7 +58,6 @@ def test_the_run_span_says_who_what_and_where():
     )
     assert (run.trace_id, run.span_id, run.parent_id) == (TRACE_ID, RUN_SPAN, PARENT)
     assert (run.start_ns, run.end_ns) == (START_NS, at(10))
-    assert run.attributes.pop(schema.HOST_NAME)
     assert run.attributes == {
         "batch_model.name": "churn",
         "batch_model.version": "3",
@@ -79,6 +78,7 @@ def test_the_run_span_says_who_what_and_where():
         "airflow.task_instance.try_number": 1,
         "airflow.task_instance.map_index": -1,
         "process.pid": PID,
+        "host.name": HOST,
     }
 
 
@@ -232,7 +232,7 @@ def test_a_clock_that_went_back_makes_no_negative_duration():
 def test_the_start_is_counted_once():
     assert points(told(end(), with_start=True), "run.started") == [(1, TAGS)]
     assert points(told(end(), with_start=False), "run.started") == []
-    begun = ending.started(context())
+    begun = telling.started(context())
     assert points(begun, "run.started") == [(1, TAGS)]
     assert not begun.spans
     assert (begun.service, begun.version, begun.env) == ("churn-service", "3", "test")
