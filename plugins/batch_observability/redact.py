@@ -73,7 +73,7 @@ _KEY = re.compile(
 # a value where it is followed by white space, its like, or another key.
 _VALUE = re.compile(
     r"""
-    (?P<open>[bBrRuUfF]{0,2}(?P<quote>\\*["']))(?:(?!(?P=quote))(?:\\.|[^\\]|\\\Z))*+(?P<close>(?P=quote)|\Z)
+    (?P<open>[bBrRuUfF]{0,2}(?P<quote>\\{0,15}["']))(?:(?!(?P=quote))(?:\\.|[^\\]|\\\Z))*+(?P<close>(?P=quote)|\Z)
     | \[[^\]]*+\]? | \{[^}]*+\}?
     | (?i:(?:bearer|basic)[ \t]++)?
       (?: [^\s&,;)\]}>"'\\] | [&,;)\]}>"'\\](?![\s&,;)\]}>"'\\]|\Z|[\w.-]{1,100}["']?[=:]) )++

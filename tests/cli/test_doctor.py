@@ -82,7 +82,7 @@ def test_a_state_folder_that_cannot_be_written_is_told(batchobs, tmp_path):
     [
         (("doctor",), {"BATCHOBS_EXPORT": "dogs"}, "setting BATCHOBS_EXPORT is 'dogs': 'dogs' is no target"),
         (("doctor",), {"BATCHOBS_WAIT_AT_END": "maybe"}, "setting BATCHOBS_WAIT_AT_END is 'maybe': write auto"),
-        (("doctor", "--timeout", "-1"), {}, "--timeout is -1: write a number of seconds"),
+        (("doctor", "--timeout", "-1"), {}, "argument --timeout: '-1': write a number of seconds above 0"),
         (("docter",), {}, "invalid choice: 'docter'"),
         ((), {}, "required: COMMAND"),
     ],

@@ -13,14 +13,16 @@ import pickle
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from batch_observability.config import Settings
 from batch_observability.export.deliver import Delivery, make_target
+from batch_observability.export.replay import replay
 from batch_observability.export.signals import Batch
-from batch_observability.export.target import Choice, ExportError
+from batch_observability.export.spool_file import BROKEN, LINES, SENDING, Entry, signal_of
+from batch_observability.export.target import Choice, ExportError, taken_by
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,15 @@ class Order:
     """
     What to do with the batches, one after the other.
 
-    With `settings` they are delivered to all targets, else they are sent to the only one.
+    With `settings` they are delivered to all targets, each tried once, else they are sent to the only one. Then what
+    waits in the spool may be replayed; with `dies` the process is killed when it would remove the first file.
     """
 
     targets: tuple[str, ...]
     batches: tuple[Batch, ...]
     settings: Settings | None = None
+    replays: bool = False
+    dies: bool = False
 
 
 def carry_out(order: Order) -> list[dict[str, Any]]:
@@ -41,14 +46,19 @@ def carry_out(order: Order) -> list[dict[str, Any]]:
     if order.settings is None:
         target = make_target(order.targets[0], dict(os.environ))
         return [_send(target, batch) for batch in order.batches]
-    delivery = Delivery(order.settings, Choice(order.targets, ()))
-    return [_deliver(delivery, order.settings, batch) for batch in order.batches]
+    if order.dies:
+        Entry.remove = lambda _entry: os.kill(os.getpid(), signal.SIGKILL)
+    delivery = Delivery(order.settings, Choice(order.targets, ()), patience_s=0)
+    results = [_deliver(delivery, order.settings, batch) for batch in order.batches]
+    if order.replays:
+        results.append(asdict(replay(delivery)) | {"left": waiting(order.settings.state_path)})
+    return results
 
 
 def _send(target: Any, batch: Batch) -> dict[str, Any]:
     began, error, signals = time.monotonic(), "", []
     try:
-        target.send(batch.only(target.signals))
+        target.send(batch.only(taken_by(target.name)))
     except ExportError as failure:
         error, signals = str(failure), sorted(failure.signals)
     return {"errors": {target.name: error}, "signals": signals, "seconds": time.monotonic() - began}
@@ -56,7 +66,7 @@ def _send(target: Any, batch: Batch) -> dict[str, Any]:
 
 def _deliver(delivery: Delivery, settings: Settings, batch: Batch) -> dict[str, Any]:
     began, safe = time.monotonic(), []
-    report = delivery.deliver(batch, on_safe=lambda: safe.extend(waiting(settings.state_path)))
+    report = delivery.deliver(batch, on_safe=lambda _: safe.extend(waiting(settings.state_path)))
     return {
         "errors": report.targets,
         "seconds": time.monotonic() - began,
@@ -66,9 +76,9 @@ def _deliver(delivery: Delivery, settings: Settings, batch: Batch) -> dict[str, 
 
 
 def waiting(state: Path) -> list[str]:
-    """Return target and signal of every file in the spool, such as `datadog.traces`."""
-    files = (state / "spool").glob("*/*.jsonl")
-    return sorted(f"{path.parent.name}.{path.name.split('.')[-2]}" for path in files)
+    """Return target and signal of every file that waits in the spool, such as `datadog.traces`."""
+    files = [path for path in (state / "spool").glob("*/*") if path.suffix in (LINES, SENDING, BROKEN)]
+    return sorted(f"{path.parent.name}.{signal_of(path)}" for path in files)
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 import pytest
 
 from batch_observability import schema
-from batch_observability.export import deliver
-from batch_observability.export.deliver import append_log, as_line, log_problems_to
+from batch_observability.export import log_file
+from batch_observability.export.log_file import append_log, as_line, log_problems_to
 from batch_observability.export.signals import METRICS
 from tests.export.batches import run_batch
 
@@ -68,7 +68,7 @@ def test_a_batch_without_a_record_writes_no_line(tmp_path):
 
 
 def test_the_log_file_is_rotated_when_it_is_large(tmp_path, monkeypatch):
-    monkeypatch.setattr(deliver, "_LOG_BYTES", 2000)
+    monkeypatch.setattr(log_file, "_LOG_BYTES", 2000)
     for _ in range(10):
         append_log(tmp_path / "logs", run_batch())
     files = sorted(path.name for path in (tmp_path / "logs").iterdir())
@@ -81,7 +81,7 @@ def test_two_processes_that_rotate_at_once_lose_no_line(tmp_path, monkeypatch):
     folder = tmp_path / "logs"
     batches = [run_batch() for _ in range(6)]
     append_log(folder, batches[0])
-    monkeypatch.setattr(deliver, "_LOG_BYTES", (folder / "batch_models.jsonl").stat().st_size * 3.5)
+    monkeypatch.setattr(log_file, "_LOG_BYTES", (folder / "batch_models.jsonl").stat().st_size * 3.5)
     append_log(folder, batches[1])
     append_log(folder, batches[2])
     original, others = os.fstat, iter(batches[4:])

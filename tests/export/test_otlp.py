@@ -27,7 +27,7 @@ def of(batch, entries):
 def send(batch, monkeypatch, **environ):
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    OtlpTarget(environ).send(batch.only(OtlpTarget.signals))
+    OtlpTarget(environ).send(batch.only(EVERYTHING))
 
 
 @pytest.fixture(scope="module", params=["http", "grpc"])
@@ -146,7 +146,7 @@ def test_values_of_one_metric_with_the_same_tags_are_added_up(agent, monkeypatch
 def test_only_the_signals_that_failed_stay_in_the_spool(answering, tmp_path, monkeypatch):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{answering(metrics=400, logs=400)}")
     settings = Settings(state_dir=str(tmp_path))
-    report = Delivery(settings, Choice(("otlp",), ())).deliver(run_batch())
+    report = Delivery(settings, Choice(("otlp",), ()), patience_s=0).deliver(run_batch())
     assert waiting(tmp_path) == ["otlp.logs", "otlp.metrics"]
     assert report.targets["otlp"].startswith("the OTLP endpoint did not take the metrics: ")
     assert "; the OTLP endpoint did not take the logs: " in report.targets["otlp"]
@@ -230,8 +230,9 @@ def test_a_signal_whose_exporter_is_broken_does_not_count_for_the_others(agent, 
     assert caught.value.signals == {METRICS}
 
 
-def test_otlp_that_is_asked_for_without_an_endpoint_does_not_lose_the_run(tmp_path):
-    report = Delivery(Settings(state_dir=str(tmp_path)), Choice(("otlp",), ())).deliver(run_batch())
+def test_otlp_that_is_asked_for_without_an_endpoint_does_not_lose_the_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.3")
+    report = Delivery(Settings(state_dir=str(tmp_path)), Choice(("otlp",), ()), patience_s=0).deliver(run_batch())
     assert report.targets["otlp"]
     assert waiting(tmp_path) == ["otlp.logs", "otlp.metrics", "otlp.traces"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import traceback
 from contextlib import contextmanager
 
 from batch_observability.channel import ACK
@@ -19,15 +20,15 @@ def observing(sock, pidfd=None, *, separate=True):
     def run():
         try:
             _Observer(sock, pidfd, separate=separate).run()
-        except BaseException as error:  # (told below)
-            failed.append(error)
+        except BaseException:  # told below
+            failed.append(traceback.format_exc())
 
     thread = threading.Thread(target=run)
     thread.start()
     yield
     thread.join(30)
     assert not thread.is_alive()
-    assert failed == []
+    assert not failed, failed[0]
 
 
 def observe(pair, *frames):

@@ -26,7 +26,7 @@ def rows(state: Path, table: str = "runs") -> list[dict[str, Any]]:
         connection.row_factory = sqlite3.Row
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
             return []
-        return [dict(row) for row in connection.execute(f"SELECT * FROM {table} ORDER BY rowid")]
+        return [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]
 
 
 def waiting(state: Path) -> list[str]:

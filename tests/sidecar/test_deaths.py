@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from batch_observability.sidecar.journal import run_ids
 from tests.live import wait_until
 from tests.sidecar.frames import log_lines, spooled
 from tests.sidecar.observed import BUSY_BEFORE_S, BUSY_DURING_S, CHILD_BYTES
@@ -118,7 +119,7 @@ def test_a_run_that_pauses_and_goes_on_in_another_process_is_one_run(observe, ru
     first = observe("pauses")
     assert first.wait() == 0
     first.wait_unobserved()
-    assert [path.name for path in (state / "paused").iterdir()] == [f"{first.service}.json"]
+    assert list(run_ids(state)) == [first.service]
     options = {"service": first.service, "trace_id": first.trace_id, "resumed": True}
     second = observe("goes on", options)
     assert second.wait() == 0
@@ -127,7 +128,10 @@ def test_a_run_that_pauses_and_goes_on_in_another_process_is_one_run(observe, ru
     assert (metrics["batch_model.rows.read"], metrics["batch_model.rows.written"]) == (12, 3)
     assert metrics["process.pid"] == second.pid
     stages = {s["resource"]: s for s in agent.spans("batch_model.stage") if s["trace_id"] == run["trace_id"]}
-    assert set(stages) == {"ask", "take"}
+    assert set(stages) == {"phase", "waiting", "ask", "take"}
+    assert metrics["batch_model.phases"] == 2
+    assert metrics["batch_model.waiting_time"] == pytest.approx(stages["waiting"]["duration"] / 1e9)
+    assert stages["waiting"]["parent_id"] == run["span_id"]
     assert run["start"] <= stages["ask"]["start"]
     assert run["start"] + run["duration"] >= stages["take"]["start"]
 
@@ -135,7 +139,7 @@ def test_a_run_that_pauses_and_goes_on_in_another_process_is_one_run(observe, ru
         return [m for m in dogstatsd.metrics("batch_model.run.started") if m.tag("service") == first.service]
 
     assert len(wait_until(started, "the start is told", 10, every=0.05)) == 1
-    assert list((state / "paused").iterdir()) == []
+    assert list(run_ids(state)) == []
 
 
 def test_memory_includes_that_of_a_child_process(observe, run_span):
@@ -160,6 +164,7 @@ def test_a_task_does_not_wait_for_a_backend_that_is_away(observe, state, silent,
         DD_TRACE_AGENT_URL=f"http://127.0.0.1:{port}",
         DD_DOGSTATSD_URL="udp://127.0.0.1:9",
         BATCHOBS_EXPORT_TIMEOUT="1",
+        BATCHOBS_RETRY_FOR="1",
     )
     assert observed.wait() == 0
     said = observed.said()

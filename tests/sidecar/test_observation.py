@@ -78,22 +78,28 @@ def test_the_last_frame_says_what_the_task_had_to_drop(run):
 
 
 def test_a_kind_of_frame_that_is_not_known_is_passed_over(run):
-    before = run.to_json()
-    assert add(run, {"t": "hologram", "ts": 1}).to_json() == before
+    before = run.state()
+    assert add(run, {"t": "hologram", "ts": 1}).state() == before
 
 
-def test_a_run_that_paused_goes_on_with_all_that_it_had(run):
+def known(run):
+    """Fill a run with one of everything."""
     add(run, stage(1, "load", 1), stage_end(1, 2), rows(10, read=5), end(dropped=1))
     run.add({"t": "measure", "ts": at(1), "name": "mae", "value": 1.5, "unit": "minute"})
     run.add({"t": "event", "ts": at(1), "text": "stale", "stage": 1})
     run.cpu_s, run.memory_peak = 1.5, 1000
-    resumed = Observation(context(start_ns=at(100), resumed=True, parent_id=77), 3)
-    resumed.resume(run.to_json())
+
+
+def test_a_run_that_paused_goes_on_with_all_that_it_had(run):
+    known(run)
+    run.add({"t": "pause", "ts": at(3)})
+    resumed = Observation(context(start_ns=at(100), resumed=True, parent_id=77), 9, phase_began_ns=at(100))
+    resumed.resume(json.loads(json.dumps(run.state())))
     assert resumed.context.start_ns == START_NS
     assert resumed.context.parent_id == 77
     assert (resumed.phase, resumed.cpu_s, resumed.memory_peak, resumed.dropped) == (2, 1.5, 1000, 1)
-    assert resumed.ended is None
-    assert resumed.stages[1].name == "load"
+    assert (resumed.ended, resumed.paused_ns, resumed.waiting_s) == (None, None, 97)
+    assert [stage.name for stage in resumed.stages.values()] == ["phase", "load", "waiting"]
     assert [entry["text"] for entry in resumed.events] == ["stale"]
     assert [entry["name"] for entry in resumed.measurements] == ["mae"]
     # The same pid in another phase is another process.
@@ -101,10 +107,77 @@ def test_a_run_that_paused_goes_on_with_all_that_it_had(run):
     assert resumed.total_rows["read"] == 7
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "{", "[]", "{}", '{"context": {}, "max_stages": 1}', "null"],
-)
-def test_a_state_that_is_none_is_an_error_that_the_loop_knows(run, text):
-    with pytest.raises((ValueError, KeyError, TypeError)):
-        run.resume(text)
+def test_a_run_whose_observer_was_lost_goes_on_in_the_phase_that_it_was_in(run):
+    known(run)
+    run.ended = None
+    asked = {"t": "asked_to_end", "ts": at(4), "killed_after_s": 5.0}
+    add(run, stage(2, "score", 3), asked)
+    next_one = Observation(context(), 9, phase_began_ns=START_NS)
+    next_one.resume(json.loads(json.dumps(run.state())))
+    assert (next_one.phase, next_one.phase_began_ns, next_one.waiting_s) == (1, run.phase_began_ns, 0)
+    assert next_one.innermost_open_stage.name == "score"
+    assert next_one.asked_to_end == asked
+    # Of the same process the newest totals count.
+    next_one.add(rows(10, read=6))
+    assert next_one.total_rows["read"] == 6
+
+
+@pytest.mark.parametrize("known", [{}, [], None, 7, "{", {"context": {}, "max_stages": 1}, {"stages": [1]}])
+def test_a_state_that_is_none_is_an_error_that_the_loop_knows(run, known):
+    with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
+        run.resume(known)
+
+
+# --- Phases -------------------------------------------------------------------------------------------------------
+
+
+def phases(count, most=100):
+    """Return a run of so many phases of 1 s with 9 s between two of them; each has a stage and reads a row."""
+    run = Observation(context(), most, phase_began_ns=START_NS)
+    for number in range(count):
+        if number:
+            state = json.loads(json.dumps(run.state()))
+            run = Observation(context(start_ns=at(10 * number), resumed=True), most, phase_began_ns=at(10 * number))
+            run.resume(state)
+        begun = 10 * number
+        add(run, stage(100 + number, "poke", begun + 0.1), stage_end(100 + number, begun + 0.9), rows(7, read=1))
+        if number < count - 1:
+            run.add({"t": "pause", "ts": at(begun + 1)})
+    return run
+
+
+def test_many_phases_are_bounded_and_their_time_counts_all_the_same(monkeypatch):
+    monkeypatch.setattr(observation, "_MAX_PHASES", 3)
+    run = phases(6)
+    run.close_phase(at(51))
+    names = [stage.name for stage in run.stages.values()]
+    assert (names.count("phase"), names.count("waiting"), names.count("poke")) == (3, 3, 6)
+    assert (run.phase, run.waiting_s) == (6, 5 * 9)
+    assert run.total_rows["read"] == 6
+    within = [run.stages[stage.parent].name if stage.parent else "" for stage in run.stages.values() if not stage.own]
+    assert within == ["phase"] * 3 + [""] * 3
+
+
+def test_a_sensor_that_pokes_for_days_stays_small():
+    run = phases(200, most=150)
+    assert len(run.stages) <= 150
+    assert run.dropped > 0
+    assert (run.phase, run.waiting_s) == (200, 199 * 9)
+    assert len(json.dumps(run.state())) < 200_000
+
+
+def test_phases_are_no_stages_that_a_run_is_in_or_failed_in():
+    run = phases(2)
+    assert run.innermost_open_stage is None
+    run.close_phase(None)
+    assert run.innermost_open_stage is None
+    assert run.failed_stage is None
+
+
+def test_a_clock_of_another_host_that_is_behind_makes_no_negative_waiting():
+    run = Observation(context(), 10, phase_began_ns=START_NS)
+    run.add({"t": "pause", "ts": at(100)})
+    resumed = Observation(context(start_ns=at(90), resumed=True), 10, phase_began_ns=at(90))
+    resumed.resume(run.state())
+    assert resumed.waiting_s == 0
+    assert all(stage.end_ns >= stage.start_ns for stage in resumed.stages.values())

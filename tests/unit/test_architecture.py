@@ -35,6 +35,7 @@ ROOMS = (
     "declare",
     "run",
     "channel",
+    "context",
     "catalog",
     "model",
     "schema",

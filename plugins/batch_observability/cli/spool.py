@@ -41,9 +41,9 @@ def add_parser(commands: Any) -> None:
 
 def _command(act: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     def run(options: argparse.Namespace) -> int:
-        for name in ("batch_observability", "ddtrace.internal.writer", "opentelemetry.exporter"):
-            # What they complain of is told in our words.
-            logging.getLogger(name).addHandler(logging.NullHandler())
+        # What goes wrong is told by what we print.
+        logging.getLogger("batch_observability").addHandler(logging.NullHandler())
+        for name in ("ddtrace.internal.writer", "opentelemetry.exporter"):
             logging.getLogger(name).propagate = False
         try:
             return act(options)

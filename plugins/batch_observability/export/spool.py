@@ -32,6 +32,7 @@ from batch_observability.export.spool_file import (
     sync_folder,
     time_of,
 )
+from batch_observability.private import private_folder, write_private
 
 LEDGER, CHANGE = "ledger", "change"
 _REASON = "reason.txt"
@@ -102,8 +103,8 @@ class Spool:
 
     def _folder(self, target: str) -> Path:
         folder = self.folder / target
-        for path in (self.folder.parent, self.folder, folder):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(self.folder)
+        private_folder(folder)
         return folder
 
     def targets(self) -> list[str]:
@@ -144,9 +145,10 @@ class Spool:
         try:
             for name, takes in targets.items():
                 if entry.signal in takes:
+                    folder = self._folder(name)
                     with suppress(FileExistsError):
-                        os.link(entry.path, self._folder(name) / entry.path.name)
-                    sync_folder(self.folder / name)
+                        os.link(entry.path, folder / entry.path.name)
+                    sync_folder(folder)
             entry.remove()
         finally:
             entry.release()
@@ -179,7 +181,7 @@ class Spool:
         path = self.folder / target / _REASON
         with suppress(OSError):
             if reason:
-                _replace(path, reason)
+                write_private(path, reason.encode("utf-8", "replace").decode() + "\n")
             else:
                 path.unlink(missing_ok=True)
 
@@ -229,11 +231,3 @@ def _drop(path: Path) -> bool:
         return False
     entry.remove()
     return True
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
-        file.write(text + "\n")
-    partial.rename(path)

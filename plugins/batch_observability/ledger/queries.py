@@ -50,7 +50,7 @@ def outcomes(connection: Connection, run_ids: Collection[str]) -> dict[str, str 
     known: dict[str, str | None] = {}
     for some in _batches(run_ids, _AT_ONCE):
         statement = select(runs.c.run_id, runs.c.outcome).where(runs.c.run_id.in_(some))
-        known |= dict(connection.execute(statement).tuples().all())
+        known |= {row.run_id: row.outcome for row in connection.execute(statement)}
     return known
 
 
@@ -95,7 +95,8 @@ def summary(connection: Connection) -> dict[str, Any]:
     from sqlalchemy import func, select
 
     runs = tables().runs
-    counts = dict(connection.execute(select(runs.c.outcome, func.count()).group_by(runs.c.outcome)).tuples().all())
+    counted = select(runs.c.outcome, func.count().label("number")).group_by(runs.c.outcome)
+    counts = {row.outcome: row.number for row in connection.execute(counted)}
     oldest, newest = func.min(runs.c.start_ns), func.max(runs.c.start_ns)
     return {
         "runs": sum(counts.values()),

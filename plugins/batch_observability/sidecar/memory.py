@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _CHUNK = 65536
+# From the kill to the moment when the process is on its way out, a host without memory may need seconds.
+_LOOKS = 4
 # v1 writes "unlimited" as the largest number of whole pages, which depends on the size of a page.
 _UNLIMITED = 2**60
 # include/linux/sched.h; the flags are the 9th field of /proc/PID/stat, the 7th after its name.
@@ -54,14 +56,15 @@ class MemoryLimit:
         self._files = _V2
         self._groups: list[Path] = []  # the group and its ancestors as far as they are mounted
         self.limit: int | None = None
-        self._kills: deque[int] = deque(maxlen=2)
+        self._kills: deque[int] = deque(maxlen=_LOOKS)
         self.follow()
         self.look()
 
     def follow(self) -> None:
         """Find the group of the process again if it was moved to another."""
         place = _read(self._proc / str(self._pid) / "cgroup")
-        if not place or place == self._place:
+        # What has died is in no group of its own any more.
+        if not place or place == self._place or (self._place and self._is_ending()):
             return
         self._place = place
         self._files, self._groups = next(
@@ -82,7 +85,7 @@ class MemoryLimit:
         """
         Whether the kernel has killed in the group about when the process died.
 
-        It is compared with the look before the last one: the last may have come after the kill, and a kill before
+        It is compared with the oldest of the last looks: those after it may have come after the kill, and a kill before
         it was of another process.
         """
         kills = self._count_kills()

@@ -168,7 +168,7 @@ class Observation:
         self.context = context_of({**asdict(self.context), **start})
         self.phase = earlier.phase
         if earlier.paused_ns is None:
-            self.phase_began_ns = earlier.phase_began_ns
+            self.phase_began_ns, self.asked_to_end = earlier.phase_began_ns, earlier.asked_to_end
             return
         if self.phase <= _MAX_PHASES:
             waiting = self._own_stage(schema.WAITING_STAGE, earlier.paused_ns)

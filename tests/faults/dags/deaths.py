@@ -200,10 +200,10 @@ SUBJECTS: dict[str, tuple[type[Die], dict[str, Any]]] = {
     "otel": (Otel, {}),
 }
 OF_TASK: dict[str, dict[str, Any]] = {
-    "execution_timeout": {"execution_timeout": timedelta(seconds=2)},
+    "execution_timeout": {"execution_timeout": timedelta(seconds=4)},
     "retry": {"retries": 1, "retry_delay": timedelta(0)},
 }
-OF_DAG: dict[str, dict[str, Any]] = {"dag_run_timeout": {"dagrun_timeout": timedelta(seconds=5)}}
+OF_DAG: dict[str, dict[str, Any]] = {"dag_run_timeout": {"dagrun_timeout": timedelta(seconds=15)}}
 
 
 def wanted() -> list[tuple[str, str]]:
