@@ -7,6 +7,7 @@ Airflow reads its home when it is imported. This file is imported before any tes
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import os
 import shutil
@@ -48,6 +49,16 @@ def _import_airflow() -> None:
 _import_airflow()
 
 
+@functools.cache
+def _ledger() -> Path:
+    """A ledger for all tests that do not look at theirs."""
+    from batch_observability.ledger.store import Ledger
+
+    path = _HOME / "ledger.db"
+    Ledger(f"sqlite:///{path}", 10.0).migrate()
+    return path
+
+
 @pytest.fixture(autouse=True)
 def environment(monkeypatch, tmp_path):
     """A clean environment: nothing of the developer's, all signals to a spool below `tmp_path`, at once."""
@@ -60,6 +71,8 @@ def environment(monkeypatch, tmp_path):
     # The end of a task waits until its signals are on disk: what a test reads then is all there is.
     monkeypatch.setenv("BATCHOBS_WAIT_AT_END", "always")
     monkeypatch.setenv("BATCHOBS_WAIT_TIMEOUT", "60")
+    # To make a ledger takes a sidecar as long as all the rest.
+    monkeypatch.setenv("BATCHOBS_LEDGER_URL", f"sqlite:///{_ledger()}")
 
 
 @pytest.fixture
@@ -85,7 +98,7 @@ def no_helper_is_left():
 
     if _Helper.channel is not None:
         _Helper.channel.close()
-    _Helper.channel, _Helper.pid, _Helper.started, _Helper.wanted = None, 0, -1e9, True
+    _Helper.channel, _Helper.pid, _Helper.started = None, 0, -1e9
 
 
 @pytest.fixture

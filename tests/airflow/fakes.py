@@ -11,6 +11,7 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 TRACE_ID = 0x53F5062D4B5F393DAD7C35B90EA8E865
 TRACEPARENT = f"00-{TRACE_ID:032x}-e653e4f7e89aec43-00"
+RUNNING = TaskInstanceState.RUNNING
 _ids = itertools.count(1)
 
 
@@ -44,9 +45,13 @@ def task_instance(task, **values):
 
 
 class TaskInstance:
-    """A row of the database, as the scheduler and the API server have it: to look at it closer is a mistake."""
+    """A row of the database, as the scheduler and the API server have it: to look at more of it is a mistake."""
+
+    def __init__(self, state="failed"):
+        self.id = UUID(int=next(_ids))
+        self.state = state
 
     def __getattribute__(self, name):
-        if name.startswith("__"):
+        if name.startswith("__") or name in {"id", "state"}:
             return super().__getattribute__(name)
         raise AssertionError(f"a hook looked at {name} of a row")

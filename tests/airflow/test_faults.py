@@ -32,12 +32,16 @@ def _broken(*arguments, **named):
     raise RuntimeError("broken inside")
 
 
+def ended(score):
+    return {"previous_state": fakes.RUNNING, "task_instance": fakes.task_instance(score)}
+
+
 FAULTS = {
     "on_task_instance_running": (lambda score: {"task_instance": fakes.task_instance(score)}, (observed, "begin")),
-    "on_task_instance_success": (lambda score: {"task_instance": fakes.task_instance(score)}, (listener, "model_of")),
-    "on_task_instance_skipped": (lambda score: {"task_instance": fakes.task_instance(score)}, (observed, "end")),
+    "on_task_instance_success": (lambda score: ended(score), (listener, "model_of")),
+    "on_task_instance_skipped": (lambda score: ended(score), (observed, "end")),
     "on_task_instance_failed": (
-        lambda score: {"task_instance": fakes.task_instance(score), "error": ValueError("the task's own")},
+        lambda score: {**ended(score), "error": ValueError("the task's own")},
         (compat, "state_of"),
     ),
     "before_stopping": (
@@ -45,7 +49,7 @@ FAULTS = {
         (observed, "open_task_instance"),
     ),
     "on_dag_run_success": (lambda _: {"dag_run": object()}, (scheduler, "start_helper")),
-    "on_dag_run_failed": (lambda _: {"dag_run": object()}, (scheduler, "start_helper")),
+    "on_dag_run_failed": (lambda _: {"dag_run": object(), "msg": "task_failure"}, (scheduler, "start_helper")),
 }
 
 

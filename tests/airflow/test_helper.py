@@ -15,11 +15,16 @@ import pytest
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG, task
 
-from batch_observability.airflow import helper
-from batch_observability.airflow.helper import Records, dag_run_signals, help_scheduler
+from batch_observability.airflow import helper, records
+from batch_observability.airflow.dag_run_spans import dag_run_signals
+from batch_observability.airflow.helper import help_scheduler
+from batch_observability.airflow.records import Records
 from batch_observability.config import load
 from tests.airflow import fakes
 from tests.airflow.spooled import DAG_RUN, TASK, spans
+from tests.ledger.runs import started
+from tests.live.processes import wait_until
+from tests.sidecar.ledger_rows import ledger
 
 
 @pytest.fixture
@@ -75,7 +80,8 @@ def frame(dag_run, **values):
 
 
 def signals(dag_run, database, **values):
-    return dag_run_signals(frame(dag_run, **values), Records(database), "airflow", "test")
+    rows = Records(database).tries(dag_run.dag_id, dag_run.run_id)
+    return dag_run_signals(frame(dag_run, **values), rows, "airflow", "test")
 
 
 def by_place(batch):
@@ -139,7 +145,7 @@ def test_it_waits_until_the_end_is_committed(ended, database, change):
 
 
 def test_it_does_not_wait_for_ever(ended, database, change, monkeypatch):
-    monkeypatch.setattr(helper, "_COMMITTED_WITHIN_S", 0.3)
+    monkeypatch.setattr(records, "_COMMITTED_WITHIN_S", 0.3)
     change("UPDATE dag_run SET state = 'running' WHERE run_id = ?", ended.run_id)
     assert len(by_place(signals(ended, database))) == 6
 
@@ -169,21 +175,96 @@ def test_without_a_traceparent_the_ids_derive_from_the_dag_run(ended, database):
     assert first.spans[0].span_id == second.spans[0].span_id != 0
 
 
-def test_it_serves_a_scheduler_until_that_is_gone(ended, database, state, own_logger):
-    ours, theirs = socket.socketpair()
+# --- As a process of the scheduler ----------------------------------------------------------------------------------
+
+
+def hello(state, database, **values):
+    """Return the first frame of a scheduler that leaves the second layer to others."""
     settings = load({"BATCHOBS_STATE_DIR": str(state), "BATCHOBS_EXPORT": "spool"}).as_frame()
-    begin = {"t": "helper", "settings": settings, "database": database, "path": [], "env": "test"}
-    for each in (begin, {"t": "unknown"}, frame(ended), frame(ended, run_id="other", dag_id="other")):
-        ours.sendall(json.dumps(each).encode() + b"\n")
-    ours.close()
-    help_scheduler(theirs)
+    known = {"database": database, "path": [], "env": "test", "hosts": ["here"], "airflow_tracing": False}
+    return {"t": "helper", "settings": settings, **known, "reconciles": False, **values}
+
+
+def serve(*frames):
+    """Let a helper serve a scheduler that sends these frames and is gone."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for each in frames:
+            ours.sendall(json.dumps(each).encode() + b"\n")
+        ours.shutdown(socket.SHUT_WR)
+        help_scheduler(theirs)
+
+
+def test_it_serves_a_scheduler_until_that_is_gone(ended, database, state, own_logger):
+    other = frame(ended, run_id="other", dag_id="other")
+    serve(hello(state, database), {"t": "unknown"}, frame(ended), other)
     assert {span.resource for span in spans(state, DAG_RUN)} == {"recorded", "other"}
     assert len(spans(state, TASK)) == 6
 
 
+def test_with_airflows_own_tracing_it_sends_no_spans(ended, database, state, own_logger):
+    serve(hello(state, database, airflow_tracing=True), frame(ended))
+    assert spans(state) == []
+
+
+def test_a_frame_that_breaks_does_not_keep_the_next_one(ended, database, state, own_logger):
+    broken = {"t": "dag_run"}, {"t": "verdict", "outcome": "lost"}
+    serve(hello(state, database), *broken, frame(ended))
+    assert len(spans(state, DAG_RUN)) == 1
+    log = (state / "logs" / "observer.log").read_text("utf-8")
+    assert "dag_run of None is not told" in log
+    assert "verdict of None is not told" in log
+
+
 def test_it_does_nothing_for_somebody_who_is_no_scheduler(state):
-    ours, theirs = socket.socketpair()
-    ours.sendall(b'{"t": "start"}\n')
-    ours.close()
-    help_scheduler(theirs)
+    serve({"t": "start"})
     assert not state.exists()
+
+
+def verdict(**of):
+    return {"t": "verdict", "outcome": "cancelled", "reason": "marked failed by a user", "time_ns": 1, **of}
+
+
+def test_what_somebody_said_of_a_run_is_in_the_ledger(database, state, own_logger):
+    known = ledger(state)
+    known.apply(started("run-1", dag_id="nightly", dag_run_id="manual__1"))
+    known.apply(started("run-2", dag_id="nightly", dag_run_id="manual__2"))
+    of_dag_run = {**verdict(dag_id="nightly", dag_run_id="manual__2"), "outcome": "timed_out"}
+    serve(hello(state, database), verdict(run_id="run-1"), of_dag_run)
+    said = {one.run.run_id: (one.verdict.outcome, one.verdict.reason) for one in known.open_runs("airflow")}
+    assert said == {
+        "run-1": ("cancelled", "marked failed by a user"),
+        "run-2": ("timed_out", "marked failed by a user"),
+    }
+
+
+def test_what_was_said_of_a_run_that_is_not_in_the_ledger_yet_is_said_again(database, state, own_logger, monkeypatch):
+    monkeypatch.setattr(helper, "_AGAIN_AFTER_S", 0.5)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        serving = threading.Thread(target=help_scheduler, args=(theirs,))
+        serving.start()
+        for each in (hello(state, database), verdict(run_id="run-1"), {"t": "unknown"}):
+            ours.sendall(json.dumps(each).encode() + b"\n")
+        known = ledger(state)
+        known.apply(started("run-1"))
+        wait_until(lambda: known.verdict("run-1"), "it is in the ledger", 20)
+        ours.shutdown(socket.SHUT_WR)
+        serving.join(20)
+    assert not serving.is_alive()
+
+
+def test_what_was_to_be_said_again_is_said_before_it_leaves(database, state, own_logger, monkeypatch):
+    begun = started("run-1")
+
+    class Late(helper.Delivery):
+        """A run whose row comes with the second word."""
+
+        def record(self, name, change):
+            report = super().record(name, change)
+            self.ledger.apply(begun)
+            return report
+
+    monkeypatch.setattr(helper, "Delivery", Late)
+    serve(hello(state, database), verdict(run_id="run-1"))
+    assert ledger(state).verdict("run-1").outcome == "cancelled"

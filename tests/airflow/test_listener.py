@@ -51,6 +51,18 @@ def begin(instance):
     listener.on_task_instance_running(task_instance=instance)
 
 
+def succeed(instance):
+    listener.on_task_instance_success(previous_state=fakes.RUNNING, task_instance=instance)
+
+
+def skip(instance):
+    listener.on_task_instance_skipped(previous_state=fakes.RUNNING, task_instance=instance)
+
+
+def fail(instance, error):
+    listener.on_task_instance_failed(previous_state=fakes.RUNNING, task_instance=instance, error=error)
+
+
 def test_airflow_calls_these_hooks():
     from airflow.listeners.listener import get_listener_manager
 
@@ -60,16 +72,16 @@ def test_airflow_calls_these_hooks():
 def test_rows_of_the_database_are_not_looked_at(no_processes):
     row = fakes.TaskInstance()
     listener.on_task_instance_running(task_instance=row)
-    listener.on_task_instance_success(task_instance=row)
-    listener.on_task_instance_skipped(task_instance=row)
-    listener.on_task_instance_failed(task_instance=row, error="the executor says so")
+    succeed(row)
+    skip(row)
+    fail(row, None)
     assert not current_run().active
 
 
 def test_for_an_unobserved_task_nothing_is_started_or_written(no_processes, state):
     instance = fakes.task_instance(BaseOperator(task_id="plain"))
     begin(instance)
-    listener.on_task_instance_success(task_instance=instance)
+    succeed(instance)
     listener.before_stopping(component=SimpleNamespace())
     assert not current_run().active
     assert not state.exists()
@@ -81,7 +93,7 @@ def test_hooks_that_are_called_twice_make_one_run(score, state):
     run = current_run()
     begin(instance)
     assert current_run() is run
-    listener.on_task_instance_success(task_instance=instance)
+    succeed(instance)
     (span,) = spans(state, RUN)
     assert (span.outcome, span.attributes["batch_model.run_id"]) == ("success", str(instance.id))
     assert not current_run().active
@@ -90,9 +102,9 @@ def test_hooks_that_are_called_twice_make_one_run(score, state):
 def test_of_two_ends_the_first_one_counts(score, state):
     instance = fakes.task_instance(score)
     begin(instance)
-    listener.on_task_instance_success(task_instance=instance)
-    listener.on_task_instance_success(task_instance=instance)
-    listener.on_task_instance_failed(task_instance=instance, error=RuntimeError("late"))
+    succeed(instance)
+    succeed(instance)
+    fail(instance, RuntimeError("late"))
     assert [span.outcome for span in spans(state, RUN)] == ["success"]
 
 
@@ -104,14 +116,14 @@ def test_a_failure_that_will_be_retried_is_told_apart(score, state, state_of_tas
     instance = fakes.task_instance(score)
     begin(instance)
     instance.state = state_of_task
-    listener.on_task_instance_failed(task_instance=instance, error=RuntimeError("no"))
+    fail(instance, RuntimeError("no"))
     assert [span.outcome for span in spans(state, RUN)] == [outcome]
 
 
 def test_an_error_may_be_a_text(score, state):
     instance = fakes.task_instance(score, state=TaskInstanceState.FAILED)
     begin(instance)
-    listener.on_task_instance_failed(task_instance=instance, error="the pod is gone")
+    fail(instance, "the pod is gone")
     (span,) = spans(state, RUN)
     assert (span.error, span.attributes["error.message"]) == ("Error", "the pod is gone")
 
@@ -120,7 +132,7 @@ def test_the_run_takes_its_place_in_airflows_trace(score, state):
     instance = fakes.task_instance(score)
     begin(instance)
     assert current_run().trace_id == f"{fakes.TRACE_ID:032x}"
-    listener.on_task_instance_success(task_instance=instance)
+    succeed(instance)
     (span,) = spans(state, RUN)
     assert span.trace_id == f"{fakes.TRACE_ID:032x}"
     assert span.parent
@@ -138,7 +150,7 @@ def test_with_airflows_own_tracing_the_run_hangs_under_its_span(score, state, mo
     tracer = TracerProvider().get_tracer("test")
     with tracer.start_as_current_span(f"{parent}.score") as span:
         begin(instance)
-        listener.on_task_instance_success(task_instance=instance)
+        succeed(instance)
     (run,) = spans(state, RUN)
     assert run.trace_id == f"{fakes.TRACE_ID:032x}"
     assert run.parent == (f"{span.get_span_context().span_id:016x}" if parent == "worker" else parent)
@@ -149,7 +161,7 @@ def test_tries_and_map_indexes_have_spans_of_their_own(score, state):
     for try_number, map_index in places:
         instance = fakes.task_instance(score, try_number=try_number, map_index=map_index)
         begin(instance)
-        listener.on_task_instance_success(task_instance=instance)
+        succeed(instance)
     runs = {(run.try_number, run.attributes["airflow.task_instance.map_index"]): run for run in spans(state, RUN)}
     assert set(runs) == set(places)
     assert len({run.span_id for run in runs.values()}) == len(places)
@@ -159,7 +171,7 @@ def test_tries_and_map_indexes_have_spans_of_their_own(score, state):
 def test_a_try_after_a_clear_does_not_link_to_another_trace(score, state):
     instance = fakes.task_instance(score, try_number=2, told=fakes.server(dag_run={"clear_number": 1}))
     begin(instance)
-    listener.on_task_instance_success(task_instance=instance)
+    succeed(instance)
     (run,) = spans(state, RUN)
     assert run.links == []
 
@@ -170,7 +182,7 @@ def test_the_start_delay_is_that_of_the_first_try_only(score, state):
         told = fakes.server(dag_run={"run_after": due})
         instance = fakes.task_instance(score, try_number=try_number, told=told)
         begin(instance)
-        listener.on_task_instance_success(task_instance=instance)
+        succeed(instance)
     names = [name for name, _ in points(state)]
     assert names.count("batch_model.run.start_delay") == 1
     assert names.count("batch_model.run.finished") == 2
@@ -191,11 +203,11 @@ def test_a_deferred_try_goes_on_in_the_next_process(score, state):
     begin(resumed)
     with current_run().stage("answer"):
         current_run().rows(read=2)
-    listener.on_task_instance_success(task_instance=resumed)
+    succeed(resumed)
     (run,) = spans(state, RUN)
     assert (run.outcome, run.attributes["batch_model.rows.read"]) == ("success", 3)
-    assert {stage.resource for stage in spans(state, STAGE)} == {"ask", "answer"}
-    assert not list((state / "paused").iterdir())
+    assert {stage.resource for stage in spans(state, STAGE)} == {"phase", "waiting", "ask", "answer"}
+    assert not list((state / "runs").iterdir())
 
 
 def test_only_the_task_runner_pauses_a_run(score, state):
@@ -203,7 +215,7 @@ def test_only_the_task_runner_pauses_a_run(score, state):
     begin(instance)
     listener.before_stopping(component=SimpleNamespace())
     assert current_run().run_id == str(instance.id)
-    listener.on_task_instance_success(task_instance=instance)
+    succeed(instance)
     assert len(spans(state, RUN)) == 1
 
 
@@ -251,7 +263,7 @@ def test_a_forked_child_has_no_run_to_end(score, state, monkeypatch):
         forked.setattr(os, "getpid", lambda: child)
         listener.before_stopping(component=type("TaskRunnerMarker", (), {})())
     assert current_run().active
-    listener.on_task_instance_success(task_instance=instance)
+    succeed(instance)
     assert [span.outcome for span in spans(state, RUN)] == ["success"]
 
 
@@ -261,7 +273,7 @@ def test_without_a_shell_the_run_is_observed_from_a_thread(score, state, monkeyp
     begin(instance)
     with current_run().stage("load"):
         current_run().rows(read=7)
-    listener.on_task_instance_success(task_instance=instance)
+    succeed(instance)
     (run,) = spans(state, RUN)
     assert (run.outcome, run.attributes["batch_model.rows.read"]) == ("success", 7)
     assert "observing from a thread of the task" in caplog.text
@@ -289,6 +301,6 @@ def test_a_run_that_makes_an_asset_is_announced_to_its_consumers(run_dag, state)
         Score(task_id="consume"), told=fakes.server(dag_run={"consumed_asset_events": events})
     )
     begin(consumer)
-    listener.on_task_instance_success(task_instance=consumer)
+    succeed(consumer)
     (run,) = (span for span in spans(state, RUN) if span.task_id == "consume")
     assert run.links == [made.span_id]

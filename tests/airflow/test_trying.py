@@ -168,7 +168,7 @@ def test_a_task_that_takes_too_long_is_one_run(run_dag, state):
         slow()
     assert run_dag(dag).state == "failed"
     (run,) = spans(state, RUN)
-    assert (run.outcome, run.error, run.stage) == ("failed", "AirflowTaskTimeout", "score")
+    assert (run.outcome, run.error, run.stage) == ("timed_out", "AirflowTaskTimeout", "score")
 
 
 def test_a_task_that_leaves_by_sys_exit_is_one_run(run_dag, state):
@@ -203,10 +203,14 @@ def test_a_deferred_task_is_one_run_over_both_phases(run_dag, state):
     assert run.attributes["batch_model.rows.read"] == 3
     assert run.attributes["batch_model.measurement.asked"] == 1
     stages = spans(state, STAGE)
-    assert [stage.resource for stage in stages] == ["ask", "answer"]
-    assert {stage.parent for stage in stages} == {run.span_id}
-    assert run.start_ns <= stages[0].start_ns
-    assert stages[1].end_ns <= run.end_ns
+    assert [stage.resource for stage in stages] == ["phase", "ask", "waiting", "phase", "answer"]
+    first, ask, waiting, second, answer = stages
+    assert {first.parent, waiting.parent, second.parent} == {run.span_id}
+    assert (ask.parent, answer.parent) == (first.span_id, second.span_id)
+    assert run.start_ns <= first.start_ns <= ask.start_ns
+    assert first.end_ns == waiting.start_ns <= waiting.end_ns == second.start_ns
+    assert answer.end_ns <= second.end_ns <= run.end_ns
+    assert run.attributes["batch_model.phases"] == 2
 
 
 def test_a_deferred_task_that_fails_later_is_one_failed_run(run_dag, state):
@@ -224,7 +228,9 @@ def test_a_sensor_that_is_rescheduled_is_one_run_over_all_its_pokes(run_dag, sta
     assert run_dag(dag).state == "success"
     (run,) = spans(state, RUN)
     assert (run.outcome, run.try_number, run.attributes["batch_model.rows.read"]) == ("success", 1, 3)
-    assert [stage.resource for stage in spans(state, STAGE)] == ["poke 1", "poke 2", "poke 3"]
+    names = [stage.resource for stage in spans(state, STAGE)]
+    assert [name for name in names if name.startswith("poke")] == ["poke 1", "poke 2", "poke 3"]
+    assert (names.count("phase"), names.count("waiting"), run.attributes["batch_model.phases"]) == (3, 2, 3)
 
 
 def test_secrets_do_not_leave_in_errors_and_events(run_dag, state):

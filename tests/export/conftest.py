@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -49,24 +50,26 @@ def dogstatsd():
 
 
 @pytest.fixture(scope="session")
-def dispatch(tmp_path_factory):
-    """Carry out an Order in a process of its own, with these environment variables; return what it printed."""
+def dispatch():
+    """
+    Carry out an Order in a process of its own, with these environment variables; return what it printed.
+
+    An order by which the process dies returns nothing.
+    """
 
     def run(order: Order, **variables: str) -> dict:
-        path = tmp_path_factory.mktemp("order") / "order.pickle"
-        path.write_bytes(pickle.dumps(order))
         environment = {key: value for key, value in os.environ.items() if not key.startswith((*FOREIGN, "PYTEST"))}
         done = subprocess.run(
-            [sys.executable, "-m", "tests.export.sender", str(path)],
+            [sys.executable, "-m", "tests.export.sender"],
+            input=pickle.dumps(order),
             cwd=REPOSITORY,
             env=environment | _coverage() | variables,
             capture_output=True,
-            text=True,
             timeout=60,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout) | {"stderr": done.stderr}
+        assert done.returncode == (-signal.SIGKILL if order.dies else 0), done.stderr.decode()
+        return {} if order.dies else json.loads(done.stdout) | {"stderr": done.stderr.decode()}
 
     return run
 

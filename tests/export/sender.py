@@ -1,8 +1,8 @@
 """
 Sends or delivers batches from a process of its own, as a sidecar does, and prints what came of it as JSON.
 
-`python -m tests.export.sender <file>`: ddtrace can be set up once in a process, and is to find the test's environment
-and not that of pytest. The file holds a pickled `Order`.
+`python -m tests.export.sender`: ddtrace can be set up once in a process, and is to find the test's environment and not
+that of pytest. Reads a pickled `Order`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Order:
     What to do with the batches, one after the other.
 
     With `settings` they are delivered to all targets, each tried once, else they are sent to the only one. Then what
-    waits in the spool may be replayed; with `dies` the process is killed when it would remove the first file.
+    waits in the spool may be replayed, as another user if one is given; with `dies` the process is killed when it would
+    remove the first file.
     """
 
     targets: tuple[str, ...]
@@ -39,6 +40,7 @@ class Order:
     settings: Settings | None = None
     replays: bool = False
     dies: bool = False
+    user: int = 0
 
 
 def carry_out(order: Order) -> list[dict[str, Any]]:
@@ -50,6 +52,11 @@ def carry_out(order: Order) -> list[dict[str, Any]]:
         Entry.remove = lambda _entry: os.kill(os.getpid(), signal.SIGKILL)
     delivery = Delivery(order.settings, Choice(order.targets, ()), patience_s=0)
     results = [_deliver(delivery, order.settings, batch) for batch in order.batches]
+    if order.user:
+        # Not before: this Python may be where that user cannot read.
+        os.setgroups([])
+        os.setgid(order.user)
+        os.setuid(order.user)
     if order.replays:
         results.append(asdict(replay(delivery)) | {"left": waiting(order.settings.state_path)})
     return results
@@ -93,7 +100,7 @@ def main() -> None:
         """Stand for the handler that the process had."""
 
     signal.signal(signal.SIGTERM, ours)
-    order = pickle.loads(Path(sys.argv[1]).read_bytes())
+    order = pickle.loads(sys.stdin.buffer.read())
     results = carry_out(order)
     kept = signal.getsignal(signal.SIGTERM) is ours
     print(json.dumps({"results": results, "sigterm_kept": kept, "ddtrace": "ddtrace.trace" in sys.modules}))

@@ -178,7 +178,7 @@ def playground(**extra: str) -> Iterator[Playground]:
         dogstatsd = stack.enter_context(DogStatsDListener())
         agent = stack.enter_context(DatadogAgent(processes))
         traces, otlp, metrics = fronts = (
-            stack.enter_context(FaultyServer(agent.apm_url)),
+            stack.enter_context(FaultyServer(agent.apm_url, prompt=True)),
             stack.enter_context(FaultyServer(agent.otlp_url)),
             stack.enter_context(FaultyDatagrams(dogstatsd.url)),
         )

@@ -173,7 +173,7 @@ SITUATIONS_IN_ALL = len(BACKENDS) + 5
 @pytest.mark.parametrize("fault", BACKENDS, ids=lambda fault: fault.name.lower())
 def test_the_hooks_do_not_wait_for_the_agent(hooked, budget, fault):
     with (
-        FaultyServer(hooked.environment["DD_TRACE_AGENT_URL"], fault) as traces,
+        FaultyServer(hooked.environment["DD_TRACE_AGENT_URL"], fault, prompt=True) as traces,
         FaultyDatagrams(hooked.environment["DD_DOGSTATSD_URL"], fault) as metrics,
     ):
         budget(BACKENDS[fault], DD_TRACE_AGENT_URL=traces.url, DD_DOGSTATSD_URL=metrics.url)

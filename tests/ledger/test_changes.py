@@ -151,9 +151,15 @@ def test_a_verdict_stays_when_the_run_is_closed(ledger):
     assert ledger.verdict("run-1").outcome == "timed_out"
 
 
-def test_a_verdict_about_nothing_that_is_open_says_so(ledger):
-    assert not ledger.apply(verdict(run_id="run-1"))
-    assert ledger.verdict("run-1") is None
+def test_a_verdict_on_a_run_that_is_not_known_yet_says_so_and_waits_for_it(ledger):
+    assert not ledger.apply(verdict("cancelled", run_id="run-1"))
+    ledger.apply_all([started(), verdict("timed_out", dag_id="nightly", dag_run_id="scheduled__2")])
+    assert ledger.verdict("run-1").outcome == "cancelled"
+    assert ledger.verdict("run-2") is None
+
+
+def test_a_verdict_on_a_dag_run_without_open_runs_says_so(ledger):
+    assert not ledger.apply(verdict(dag_id="nightly", dag_run_id="scheduled__1"))
 
 
 def test_a_verdict_that_names_no_run_is_refused(ledger):

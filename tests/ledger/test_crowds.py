@@ -22,16 +22,16 @@ def test_64_processes_make_one_file_and_write_to_it(tmp_path):
 def test_processes_migrate_one_database_and_write_to_it(server):
     url = server.create_database()
     assert sorted(told["answer"] for told in crowd(url, 4, "migrate")) == ["0001 -> 0001"] * 3 + ["nothing -> 0001"]
-    assert crowd(url, 24, "write", 2) == [{"answer": 2}] * 24
+    assert crowd(url, 16, "write", 2) == [{"answer": 2}] * 16
     info = Ledger(url, TIMEOUT_S).info()
-    assert (info["runs"], info["open"]) == (48, 0)
+    assert (info["runs"], info["open"]) == (32, 0)
 
 
 def test_of_all_who_close_a_run_at_once_one_has_closed_it(ledger, url, rows):
-    told = crowd(url, 12, "close", 8)
+    told = crowd(url, 10, "close", 4)
     closed = Counter(name for each in told for name in each["answer"])
-    assert closed == {f"run-{number}": 1 for number in range(8)}
-    assert rows("SELECT count(*) AS n FROM stages") == [{"n": 8}]
+    assert closed == {f"run-{number}": 1 for number in range(4)}
+    assert rows("SELECT count(*) AS n FROM stages") == [{"n": 4}]
 
 
 def test_of_10_000_runs_none_is_lost(ledger, url, rows):

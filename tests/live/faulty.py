@@ -48,11 +48,14 @@ class FaultyServer:
     An HTTP server on a free port of 127.0.0.1, at fault as its attribute `fault` says; a context manager.
 
     Without a fault, and late under SLOW, it passes requests on to `upstream`, or answers an empty JSON object if there
-    is none. Every request is judged anew: connections are not kept.
+    is none. Every request is judged anew: connections are not kept. With `prompt` what is sent is answered before it
+    is passed on, as an Agent does: else a sender that waits no longer than two seconds gives up on what a busy test
+    agent takes a little later, and sends it again.
     """
 
-    def __init__(self, upstream: str = "", fault: Fault = Fault.NONE) -> None:
+    def __init__(self, upstream: str = "", fault: Fault = Fault.NONE, *, prompt: bool = False) -> None:
         """Chooses a port."""
+        self._prompt = prompt
         self._upstream = urlsplit(upstream)
         self._fault = fault
         self._port = free_ports(1)[0]
@@ -78,7 +81,7 @@ class FaultyServer:
         self._close()
         self._fault = fault
         if fault is not Fault.REFUSED:
-            self._server = _Server(self._port, fault, self._forward)
+            self._server = _Server(self._port, fault, self._forward, prompt=self._prompt)
             threading.Thread(target=self._server.serve_forever, args=(0.05,), name="faulty", daemon=True).start()
 
     def _close(self) -> None:
@@ -115,9 +118,15 @@ class _Server(http.server.ThreadingHTTPServer):
     block_on_close = False
 
     def __init__(
-        self, port: int, fault: Fault, forward: Callable[[_Handler, bytes], tuple[int, dict[str, str], bytes]]
+        self,
+        port: int,
+        fault: Fault,
+        forward: Callable[[_Handler, bytes], tuple[int, dict[str, str], bytes]],
+        *,
+        prompt: bool,
     ) -> None:
         self.fault = fault
+        self.prompt = prompt
         self.forward = forward
         self.over = threading.Event()
         super().__init__((LOOPBACK, port), _Handler)
@@ -149,8 +158,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             status, headers, answer = HTTPStatus.INTERNAL_SERVER_ERROR, {}, b"{}"
         elif server.fault is Fault.BUSY:
             status, headers, answer = HTTPStatus.TOO_MANY_REQUESTS, {"Retry-After": str(RETRY_AFTER_S)}, b"{}"
+        elif self._sender_is_gone():
+            # It will send again.
+            return
+        elif server.prompt and self.command != "GET":
+            self._respond(HTTPStatus.OK, {"Content-Type": "application/json"}, b"{}")
+            server.forward(self, body)
+            return
         else:
             status, headers, answer = server.forward(self, body)
+        self._respond(status, headers, answer)
+
+    def _sender_is_gone(self) -> bool:
+        try:
+            return not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+
+    def _respond(self, status: int, headers: dict[str, str], answer: bytes) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

@@ -82,7 +82,7 @@ def test_the_next_frame_starts_another_sidecar_which_goes_on_with_all_that_was_k
     assert list((state / "runs").iterdir()) == []
 
 
-def test_a_sidecar_that_dies_before_it_told_the_start_leaves_that_to_the_next(observe, run_span, dogstatsd, known):
+def test_a_sidecar_that_dies_before_it_told_the_start_leaves_that_to_the_next(observe, run_span, dogstatsd):
     observed = observe("steps", BATCHOBS_SAMPLE_INTERVAL="60")
     observed.sidecar()
     kill_sidecars(observed)
@@ -120,9 +120,13 @@ def test_a_sidecar_that_dies_while_its_child_tells_the_start_is_missed_all_the_s
     wait_until(lambda: log_lines(state), "the run is told", 5, observed.sidecars, every=0.05)
 
 
-def test_a_run_that_closes_all_descriptors_and_goes_on_is_one_run_with_one_outcome(observe, run_span, state, known):
+@pytest.mark.xfail(strict=True, raises=LiveError, reason="two sidecars observe it, and each tells what it knows")
+def test_a_run_that_closes_all_descriptors_and_goes_on_has_one_sidecar_and_one_outcome(observe, run_span, state):
     observed = observe("closes all descriptors and goes on", **QUICK)
     observed.sidecar()
+    observed.step()
+    wait_until(lambda: observed.said().get("went_on"), "it went on", 20, every=0.02)
+    wait_until(lambda: len(observed.sidecars()) == 1, "one sidecar is left", 5, observed.sidecars, every=0.05)
     observed.tell()
     assert observed.wait() == 0
     run = run_span(observed)

@@ -6,6 +6,8 @@ import json
 import os
 import resource
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -423,3 +425,17 @@ def test_the_rest_of_a_huge_line_is_no_frame():
     reader = FrameReader()
     list(reader.feed(b"x" * ((1 << 20) + 1)))
     assert list(reader.feed(b'{"t":"end"}\n{"t":"a"}\n')) == [{"t": "a"}]
+
+
+# --- The process --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.xfail(strict=True, reason="sending to a sidecar that is gone raises SIGPIPE where user code let it kill")
+def test_a_sidecar_that_is_gone_does_not_kill_a_process_that_dies_of_sigpipe():
+    """As programs do that write to a pipe which `head` may close."""
+    code = (
+        "import signal, socket; from batch_observability.channel import Channel;"
+        "signal.signal(signal.SIGPIPE, signal.SIG_DFL); ours, theirs = socket.socketpair(); theirs.close();"
+        "Channel(ours).send({'t': 'x'})"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -27,7 +27,13 @@ VALUES = {
     "export_timeout": ("5", 5.0),
     "sample_interval": ("10", 10.0),
     "max_stages": ("7", 7),
+    "retry_for": ("5", 5.0),
     "spool_max_mb": ("1", 1),
+    "spool_max_hours": ("24", 24),
+    "ledger_url": ("postgresql://batchobs@db.example.com/runs", "postgresql://batchobs@db.example.com/runs"),
+    "ledger_timeout": ("0.5", 0.5),
+    "reconcile_interval": ("30", 30.0),
+    "reconcile_after": ("120", 120.0),
 }
 WRONG = [
     ("export", "splunk", "'splunk' is no target: write a comma separated list of datadog, otlp, spool, or auto"),
@@ -50,6 +56,11 @@ WRONG = [
     ("max_stages", "1.5", "write a whole number, 1 or more"),
     ("max_stages", "", "write a whole number, 1 or more"),
     ("spool_max_mb", "256MB", "write a whole number, 1 or more"),
+    ("spool_max_hours", "7d", "write a whole number, 1 or more"),
+    ("retry_for", "0", "write a number of seconds between 0 and 86400"),
+    ("ledger_timeout", "5s", "write a number of seconds, for example 2.5"),
+    ("reconcile_interval", "0", "write a number of seconds between 0 and 86400"),
+    ("reconcile_after", "-1", "write a number of seconds between 0 and 86400"),
 ]
 settings_and_values = pytest.mark.parametrize(
     ("name", "text", "value"), [(name, *VALUES[name]) for name in VALUES], ids=VALUES
@@ -76,7 +87,13 @@ def test_defaults():
         "export_timeout": 30.0,
         "sample_interval": 1.0,
         "max_stages": 1000,
+        "retry_for": 30.0,
         "spool_max_mb": 256,
+        "spool_max_hours": 168,
+        "ledger_url": "",
+        "ledger_timeout": 5.0,
+        "reconcile_interval": 60.0,
+        "reconcile_after": 15.0,
     }
 
 

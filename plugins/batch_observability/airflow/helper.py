@@ -29,7 +29,7 @@ from batch_observability.ledger.records import Verdict
 log = logging.getLogger("batch_observability.helper")
 
 _REPLAY_S = 30.0
-# A run that has just begun may not be in the ledger yet when something is said of it.
+# A run that has just begun may not be in the ledger yet when something is said of its DAG run.
 _AGAIN_AFTER_S = 3.0
 
 
@@ -109,7 +109,8 @@ class _Helper:
 
     def _hear(self, verdict: Verdict) -> None:
         self._record(verdict)
-        self._verdicts.append((time.monotonic() + _AGAIN_AFTER_S, verdict))
+        if not verdict.run_id:
+            self._verdicts.append((time.monotonic() + _AGAIN_AFTER_S, verdict))
 
     def _record(self, verdict: Verdict) -> None:
         self._delivery.record(f"verdict-{verdict.run_id or verdict.dag_run_id}", verdict)

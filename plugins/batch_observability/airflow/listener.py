@@ -74,7 +74,8 @@ def _end(task_instance: Any, outcome: Outcome, error: Any = None, *, previous_st
     if not compat.is_task_process_object(task_instance):
         if previous_state is None:
             scheduler.set_by_a_person(task_instance, outcome.value)
-        elif error is not None:
+        elif error is not None and compat.state_of(task_instance) != "up_for_retry":
+            # The id of one that is retried is that of its next try by now (models/taskinstance.py:1917).
             scheduler.given_up(task_instance, str(error))
         return
     if observed.open_task_instance() is None:

@@ -231,7 +231,7 @@ class Reconciler:
         return judged(observation, end, verdict.outcome, verdict.reason) if verdict else end
 
     def _verdict(self, case: _Case) -> Verdict | None:
-        if case.open_run is not None:
+        if case.open_run is not None and case.open_run.verdict is not None:
             return case.open_run.verdict
         return self._delivery.ledger.verdict(case.run_id)
 

@@ -219,7 +219,8 @@ def _metrics(batch: Batch, resource_of: Callable[[str, str, str], Any]) -> Any:
         make, verb = makers[metric.type]
         if metric not in instruments:
             instruments[metric] = make(metric.name, unit=metric.unit, description=metric.description)
-        getattr(instruments[metric], verb)(point.value, point.tags)
+        # What comes back from disk is a double: one metric must not be both.
+        getattr(instruments[metric], verb)(float(point.value), point.tags)
     data = reader.get_metrics_data()
     provider.shutdown()
     return data

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,9 +45,9 @@ class Replayed:
         complete: whether there was time for all.
     """
 
-    sent: Counter[str] = field(default_factory=Counter)
+    sent: dict[str, int] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    dropped: Counter[str] = field(default_factory=Counter)
+    dropped: dict[str, int] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     untold: int = 0
     complete: bool = True
@@ -71,7 +70,7 @@ class _Replay:
         self._spool = delivery.spool
         self._deadline = deadline
         self._result = Replayed()
-        self._uncounted: Counter[str] = Counter()
+        self._uncounted: dict[str, int] = {}
 
     def run(self) -> Replayed:
         targets = self._delivery.targets
@@ -129,7 +128,7 @@ class _Replay:
         return None
 
     def _settle_change(self, entry: Entry, *, told: bool) -> None:
-        self._result.sent[LEDGER] += 1
+        _count(self._result.sent, LEDGER)
         if not told:
             # Another process told the run meanwhile: told twice, it would be two runs.
             self._result.untold += 1
@@ -190,11 +189,11 @@ class _Replay:
         sending.let_go()
         if sending.lost:
             # It is counted with what a target is told next.
-            self._result.dropped["uncertain"] += 1
+            _count(self._result.dropped, "uncertain")
         if sending.reason:
             self._refuse(target, sending.reason)
         else:
-            self._result.sent[target] += 1
+            _count(self._result.sent, target)
         return sending.reason
 
     def _take(self, paths: Iterable[Path]) -> Iterator[Entry]:
@@ -208,8 +207,8 @@ class _Replay:
                 yield entry
 
     def _set_aside(self, entry: Entry, error: Exception) -> None:
-        entry.set_aside()
         text = str(error) if isinstance(error, UnreadableError) else f"{entry.path} cannot be used: {error}"
+        entry.set_aside()
         self._unreadable(text)
 
     def _unreadable(self, text: str) -> None:
@@ -218,14 +217,18 @@ class _Replay:
         self._drop("unreadable")
 
     def _drop(self, reason: str, count: int = 1) -> None:
-        self._result.dropped[reason] += count
-        self._uncounted[reason] += count
+        _count(self._result.dropped, reason, count)
+        _count(self._uncounted, reason, count)
 
     def _refuse(self, target: str, reason: str) -> None:
         if target not in self._result.refused:
             log.warning("%s", reason)
         self._result.refused[target] = reason
         self._spool.note(target, reason)
+
+
+def _count(counts: dict[str, int], name: str, more: int = 1) -> None:
+    counts[name] = counts.get(name, 0) + more
 
 
 def _together(batches: list[Batch]) -> Batch:

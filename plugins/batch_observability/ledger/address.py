@@ -48,9 +48,11 @@ def _without_secrets(text: str, url: str) -> str:
 
 
 def _secrets(url: str) -> set[str]:
-    scheme, _, rest = url.partition("://")
+    scheme, separator, rest = url.partition("://")
     if scheme.startswith("sqlite"):
         return set()
+    if not separator:
+        return {url} - {""}
     account = _ACCOUNT.match(rest)
     password = (account[2] or "") if account else ""
     found = {password, unquote(password), *password.split("@")}

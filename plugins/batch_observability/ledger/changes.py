@@ -80,7 +80,10 @@ class Writer:
             "new_verdict_ns": _whole(change.time_ns),
         }
         if change.run_id:
-            return self._wrote(self._statements.judge_run, {**news, "of_run": _text(change.run_id)})
+            run_id = _text(change.run_id)
+            beforehand = {name.removeprefix("new_"): value for name, value in news.items()}
+            self._connection.execute(self._statements.judge_beforehand, {"run_id": run_id, **beforehand})
+            return self._wrote(self._statements.judge_run, {**news, "of_run": run_id})
         if not change.dag_id or not change.dag_run_id:
             # It would be about every cron job.
             raise ValueError("a verdict is of a run or of a DAG run, and this one names neither")

@@ -262,7 +262,7 @@ class PostgreSQL:
         """Return an error of the driver or the system in words for the user."""
         cause = getattr(error, "orig", error)
         state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-        if type(cause).__name__ == "OperationalError" and not state:
+        if not state and "OperationalError" in {kind.__name__ for kind in type(cause).__mro__}:
             remedy = "start the server, or set BATCHOBS_LEDGER_URL to where it is"
             return LedgerError(f"cannot be reached, {_first_line(error)}", self._url, remedy, retry=True)
         if state and state.startswith(_PASSING):

@@ -56,9 +56,15 @@ def outcomes(connection: Connection, run_ids: Collection[str]) -> dict[str, str 
 
 def verdict(connection: Connection, run_id: str) -> Verdict | None:
     """Return what somebody who knows said of the run's end."""
-    runs = tables().runs
+    runs, verdicts = tables().runs, tables().verdicts
     row = connection.execute(runs.select().where(runs.c.run_id == run_id)).first()
-    return _verdict(row) if row else None
+    if row is not None and row.verdict_outcome is not None:
+        return _verdict(row)
+    # It was said before the run was known.
+    said = connection.execute(verdicts.select().where(verdicts.c.run_id == run_id)).first()
+    if said is None:
+        return None
+    return Verdict(outcome=said.verdict_outcome, reason=said.verdict_reason, time_ns=said.verdict_ns, run_id=run_id)
 
 
 def paused_state(connection: Connection, run_id: str) -> str | None:
@@ -116,6 +122,8 @@ def prune(connection: Connection, keep: timedelta) -> int:
         runs.c.start_ns < before_ns, runs.c.end_ns < before_ns, runs.c.outcome.is_not(None)
     )
     ids = connection.execute(old.order_by(runs.c.start_ns).limit(_AT_ONCE)).scalars().all()
+    verdicts = tables().verdicts
+    connection.execute(verdicts.delete().where(verdicts.c.verdict_ns < before_ns))
     if ids:
         for table in (tables().stages, tables().measurements, runs):
             connection.execute(table.delete().where(table.c.run_id.in_(ids)))

@@ -67,6 +67,12 @@ class Statements:
         return self._judge(tables().runs.c.run_id == bindparam("of_run"))
 
     @cached_property
+    def judge_beforehand(self) -> Insert:
+        """Say why a run will end that may not be known yet, unless somebody has."""
+        insert: Insert = self._dialect.insert(tables().verdicts).on_conflict_do_nothing(index_elements=["run_id"])
+        return insert
+
+    @cached_property
     def judge_dag_run(self) -> Update:
         """The same of all open runs of a DAG run."""
         from sqlalchemy import bindparam

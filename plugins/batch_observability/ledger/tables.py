@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tables:
-    """Models by name, tasks, runs, and stages and measurements by run."""
+    """Models by name, tasks, runs, stages and measurements by run, and verdicts on runs that may not be known yet."""
 
     metadata: MetaData
     models: Table
@@ -25,6 +25,7 @@ class Tables:
     runs: Table
     stages: Table
     measurements: Table
+    verdicts: Table
 
 
 @cache
@@ -33,9 +34,8 @@ def tables() -> Tables:
     from sqlalchemy import MetaData
 
     metadata = MetaData()
-    return Tables(
-        metadata, _models(metadata), _tasks(metadata), _runs(metadata), _stages(metadata), _measurements(metadata)
-    )
+    makers = (_models, _tasks, _runs, _stages, _measurements, _verdicts)
+    return Tables(metadata, *(make(metadata) for make in makers))
 
 
 def _models(metadata: MetaData) -> Table:
@@ -159,4 +159,17 @@ def _measurements(metadata: MetaData) -> Table:
         Column("unit", Text, nullable=False),
         Column("time_ns", BigInteger, nullable=False),
         sqlite_with_rowid=False,
+    )
+
+
+def _verdicts(metadata: MetaData) -> Table:
+    from sqlalchemy import BigInteger, Column, Table, Text
+
+    return Table(
+        "verdicts",
+        metadata,
+        Column("run_id", Text, primary_key=True),
+        Column("verdict_outcome", Text, nullable=False),
+        Column("verdict_reason", Text, nullable=False),
+        Column("verdict_ns", BigInteger, nullable=False),
     )

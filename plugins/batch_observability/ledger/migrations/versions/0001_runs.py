@@ -1,4 +1,4 @@
-"""Models, tasks, runs with their stages and measurements."""
+"""Models, tasks, runs with their stages and measurements, verdicts."""
 
 from __future__ import annotations
 
@@ -48,6 +48,13 @@ def upgrade() -> None:
         sa.Column("unit", sa.Text, nullable=False),
         sa.Column("time_ns", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "verdicts",
+        sa.Column("run_id", sa.Text, primary_key=True),
+        sa.Column("verdict_outcome", sa.Text, nullable=False),
+        sa.Column("verdict_reason", sa.Text, nullable=False),
+        sa.Column("verdict_ns", sa.BigInteger, nullable=False),
     )
 
 

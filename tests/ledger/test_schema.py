@@ -1,0 +1,120 @@
+"""Tables and their revisions: made, current, older, newer."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+from sqlalchemy import create_engine
+
+from batch_observability.ledger import migrations
+from batch_observability.ledger.store import Ledger, LedgerError
+from batch_observability.ledger.tables import tables
+from tests.ledger.conftest import TIMEOUT_S
+from tests.ledger.runs import finished, started
+
+
+def test_the_revisions_are_those_that_alembic_knows():
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", migrations.__path__[0])
+    known = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+    assert list(reversed(known)) == list(migrations.REVISIONS)
+
+
+def test_what_was_migrated_is_what_the_code_sees(ledger):
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    with create_engine(ledger._engine.url).connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, tables().metadata) == []
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"])
+def test_a_file_is_made_when_it_is_first_used_and_for_its_user_only(url, tmp_path):
+    deep = url.replace("/state/", "/state/a b/100%/")
+    assert Ledger(deep, TIMEOUT_S).apply(started())
+    for folder in ("state", "state/a b", "state/a b/100%"):
+        assert stat.S_IMODE((tmp_path / folder).stat().st_mode) == 0o700
+    engine = create_engine(deep)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "state/a b/100%").iterdir()}
+    engine.dispose()
+    assert modes == dict.fromkeys(("ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db.lock"), 0o600)
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"])
+def test_a_file_that_was_taken_away_is_made_again(url, tmp_path):
+    ledger = Ledger(url, TIMEOUT_S)
+    ledger.apply(started())
+    (tmp_path / "state" / "ledger.db").unlink()
+    with pytest.raises(LedgerError):
+        ledger.apply(started())
+    assert ledger.apply(started())
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"])
+def test_a_server_is_migrated_only_when_it_is_told_to(url):
+    ledger = Ledger(url, TIMEOUT_S)
+    with pytest.raises(LedgerError, match="has no tables yet: run batchobs ledger migrate") as raised:
+        ledger.apply(started())
+    assert not raised.value.retry
+    assert ledger.migrate() == "nothing -> 0001"
+    assert ledger.apply(started())
+
+
+def test_migrating_again_changes_nothing(ledger):
+    ledger.apply(finished())
+    assert ledger.migrate() == "0001 -> 0001"
+    assert ledger.outcomes(["run-1"]) == {"run-1": "success"}
+
+
+def test_nothing_is_written_to_a_newer_schema(ledger, url, rows):
+    ledger.apply(started())
+    rows("UPDATE alembic_version SET version_num = '0999'")
+    later = Ledger(url, TIMEOUT_S)
+    for use in (lambda: later.apply(finished()), later.migrate, later.info):
+        with pytest.raises(LedgerError, match=r"0999, .* newer version .*: upgrade airflow-batch") as raised:
+            use()
+        assert not raised.value.retry
+    assert rows("SELECT outcome FROM runs") == [{"outcome": None}]
+    assert rows("SELECT version_num FROM alembic_version") == [{"version_num": "0999"}]
+
+
+def test_an_older_file_migrates_itself_and_an_older_server_says_so(ledger, url, rows, dialect, monkeypatch):
+    """As if this version had a revision before the first."""
+    monkeypatch.setattr(migrations, "REVISIONS", ("0000", "0001"))
+    rows("UPDATE alembic_version SET version_num = '0000'")
+    migrated = []
+    monkeypatch.setattr(
+        migrations,
+        "upgrade",
+        lambda connection: migrated.append(
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'").rowcount
+        ),
+    )
+    if dialect == "sqlite":
+        assert Ledger(url, TIMEOUT_S).apply(started())
+    else:
+        with pytest.raises(LedgerError, match="is at schema revision 0000, 0001 is needed: run batchobs ledger migr"):
+            Ledger(url, TIMEOUT_S).apply(started())
+        assert Ledger(url, TIMEOUT_S).migrate() == "0000 -> 0001"
+    assert migrated == [1]
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(url, monkeypatch):
+    upgrade = migrations.upgrade
+
+    def fails(connection):
+        upgrade(connection)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(migrations, "upgrade", fails)
+    with pytest.raises(LedgerError, match="No space left on device"):
+        Ledger(url, TIMEOUT_S).migrate()
+    monkeypatch.undo()
+    assert Ledger(url, TIMEOUT_S).migrate() == "nothing -> 0001"
