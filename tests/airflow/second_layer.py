@@ -48,7 +48,10 @@ class Host:
     def __init__(self, state: Path, database: str) -> None:
         copy = state.parent / "airflow.db"
         # Not the file: a part of it may be in the log of what was written last.
-        with closing(sqlite3.connect(database.removeprefix("sqlite:///"))) as source, closing(sqlite3.connect(copy)) as to:
+        with (
+            closing(sqlite3.connect(database.removeprefix("sqlite:///"))) as source,
+            closing(sqlite3.connect(copy)) as to,
+        ):
             source.backup(to)
         self.state = state
         self.database = f"sqlite:///{copy}"

@@ -157,3 +157,90 @@ def test_what_airflow_masks_is_masked():
 
 def test_the_database_url_is_complete(database):
     assert compat.database_url() == database
+
+
+# --- Ends -----------------------------------------------------------------------------------------------------------
+
+
+class Killable(BaseOperator):
+    killed = 0
+
+    def on_kill(self):
+        type(self).killed += 1
+        self.said = "of the operator"
+
+
+def test_who_is_asked_to_end_tells_it_before_its_operator_does_what_it_does():
+    Killable.killed, order = 0, []
+    operator = Killable(task_id="killable")
+    compat.on_asked_to_end(operator, lambda: order.append(Killable.killed))
+    operator.on_kill()
+    assert (order, Killable.killed, operator.said) == ([0], 1, "of the operator")
+    assert Killable(task_id="another").on_kill.__func__ is Killable.on_kill
+
+
+def test_an_operator_without_an_on_kill_of_its_own_has_nothing_more_to_do():
+    told = []
+    operator = BaseOperator(task_id="plain")
+    compat.on_asked_to_end(operator, lambda: told.append(1))
+    operator.on_kill()
+    assert told == [1]
+
+
+def test_airflow_still_asks_a_task_to_end_by_its_on_kill_and_kills_it_5_s_later():
+    """What the outcome `cancelled` builds on; a release may change it."""
+    import inspect
+
+    from airflow.sdk.execution_time import supervisor, task_runner
+
+    assert "ti.task.on_kill()" in inspect.getsource(task_runner)
+    kill = inspect.signature(supervisor.WatchedSubprocess.kill)
+    assert kill.parameters["escalation_delay"].default == compat.KILLED_AFTER_S
+
+
+def _timeouts():
+    from airflow.sdk import exceptions
+
+    class OwnTimeout(exceptions.AirflowSensorTimeout):
+        pass
+
+    return [
+        exceptions.AirflowTaskTimeout("too long"),
+        exceptions.AirflowSensorTimeout("too long"),
+        exceptions.TaskDeferralTimeout("too long"),
+        OwnTimeout("too long"),
+    ]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_timeout_of_airflows_is_one(number):
+    assert compat.is_timeout(_timeouts()[number])
+
+
+@pytest.mark.parametrize("error", [None, "AirflowTaskTimeout", TimeoutError("of the user's"), ValueError()])
+def test_another_error_is_no_timeout(error):
+    assert not compat.is_timeout(error)
+
+
+@pytest.mark.parametrize(
+    ("command", "scheduler", "processor"),
+    [
+        (["airflow", "scheduler"], True, False),
+        (["/usr/bin/airflow", "scheduler", "--skip-serve-logs"], True, False),
+        (["airflow", "standalone"], True, True),
+        (["airflow", "dag-processor"], False, True),
+        (["airflow", "api-server"], False, False),
+        (["airflow", "dags", "test", "scheduler"], False, False),
+        (["airflow"], False, False),
+        ([], False, False),
+    ],
+)
+def test_which_of_airflows_processes_this_is(monkeypatch, command, scheduler, processor):
+    monkeypatch.setattr("sys.argv", command)
+    assert (compat.is_scheduler(), compat.is_dag_processor()) == (scheduler, processor)
+
+
+def test_this_host_has_the_name_that_airflow_gives_it():
+    from airflow.utils.net import get_hostname
+
+    assert get_hostname() in compat.host_names()

@@ -38,8 +38,8 @@ def ended(score):
 
 FAULTS = {
     "on_task_instance_running": (lambda score: {"task_instance": fakes.task_instance(score)}, (observed, "begin")),
-    "on_task_instance_success": (lambda score: ended(score), (listener, "model_of")),
-    "on_task_instance_skipped": (lambda score: ended(score), (observed, "end")),
+    "on_task_instance_success": (ended, (listener, "model_of")),
+    "on_task_instance_skipped": (ended, (observed, "end")),
     "on_task_instance_failed": (
         lambda score: {**ended(score), "error": ValueError("the task's own")},
         (compat, "state_of"),

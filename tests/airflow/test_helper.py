@@ -231,7 +231,8 @@ def test_what_somebody_said_of_a_run_is_in_the_ledger(database, state, own_logge
     known.apply(started("run-2", dag_id="nightly", dag_run_id="manual__2"))
     of_dag_run = {**verdict(dag_id="nightly", dag_run_id="manual__2"), "outcome": "timed_out"}
     serve(hello(state, database), verdict(run_id="run-1"), of_dag_run)
-    said = {one.run.run_id: (one.verdict.outcome, one.verdict.reason) for one in known.open_runs("airflow")}
+    verdicts = {one.run.run_id: known.verdict(one.run.run_id) for one in known.open_runs("airflow")}
+    said = {run_id: (verdict.outcome, verdict.reason) for run_id, verdict in verdicts.items()}
     assert said == {
         "run-1": ("cancelled", "marked failed by a user"),
         "run-2": ("timed_out", "marked failed by a user"),

@@ -154,6 +154,21 @@ def test_a_file_of_another_user_is_set_aside_named_once_and_does_not_keep_the_re
     assert out["results"][-1]["unreadable"] == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_what_could_not_be_removed_later_is_not_sent(agent, dispatch, open_folder):
+    state = open_folder / "state"
+    batch = run_batch()
+    (path,) = keep(state, batch, "otlp", takes=ONLY_TRACES)
+    path.chmod(0o644)
+    for folder in path.parents[:3]:
+        folder.chmod(0o755)
+    order = Order(("otlp",), (run_batch(),), Settings(state_dir=str(state)), replays=True, user=OWNER)
+    (_, done) = dispatch(order, OTEL_EXPORTER_OTLP_ENDPOINT=agent.otlp_url)["results"]
+    assert "may only be read" in done["refused"]["otlp"]
+    assert waiting(state) == ["otlp.traces"]
+    assert not of(batch, agent.otlp_spans())
+
+
 # --- A round trip ------------------------------------------------------------------------------------------------
 
 

@@ -68,8 +68,11 @@ def bad_weather(ground):
             path = ground.state / "ledger.db"
             if not path.exists():
                 continue
-            with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as database:
-                database.execute("BEGIN EXCLUSIVE")
+            with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as database:
+                try:
+                    database.execute("BEGIN EXCLUSIVE")
+                except sqlite3.OperationalError:  # so many write to it that we had no turn
+                    continue
                 began = time.monotonic()
                 over.wait(chance.uniform(*LOCKED_S))
                 database.execute("ROLLBACK")
@@ -98,6 +101,11 @@ def replay(ground) -> subprocess.CompletedProcess:
     command = [str(Path(sys.executable).with_name("batchobs")), "spool", "replay"]
     environment = ground.processes.environment(ground.airflow.environment)
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def _senders_of(ground, run_id) -> list[int]:
+    """Returns the processes that sent the spans of a run: ddtrace names its own."""
+    return [span["metrics"]["process_id"] for span in ground.agent.spans(RUN) if span["meta"][schema.RUN_ID] == run_id]
 
 
 def _said_of(ground, runs) -> list[str]:
@@ -146,8 +154,8 @@ def told(ground, page):
 
 
 def test_every_run_has_exactly_one_run_span(told, ground):
-    wrong = {run_id: told["spans"][run_id] for run_id in told["runs"] if told["spans"][run_id] != 1}
-    assert not wrong, f"spans by run: {wrong}; observers said: {_said_of(ground, wrong)}"
+    wrong = {run_id: _senders_of(ground, run_id) for run_id in told["runs"] if told["spans"][run_id] != 1}
+    assert not wrong, f"not one span, but sent by processes: {wrong}; observers said: {_said_of(ground, wrong)}"
 
 
 def test_every_run_has_exactly_one_closed_row_in_the_ledger(told):

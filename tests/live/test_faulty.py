@@ -73,10 +73,10 @@ def test_datagrams_are_passed_on_or_refused():
             sender.connect((parts.hostname, parts.port))
             sender.send(b"first:1|c")
             relay.fault = Fault.REFUSED
+            # The system says so with the next call.
+            sender.send(b"second:1|c")
             with pytest.raises(ConnectionRefusedError):
-                # The system says so with the next call.
-                for _ in range(100):
-                    sender.send(b"second:1|c")
+                sender.send(b"second:1|c")
             relay.fault = Fault.NONE
             sender.send(b"third:1|c")
             wait_until(lambda: listener.metrics("third"), "it is passed on", 5)

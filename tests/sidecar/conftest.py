@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from batch_observability.ledger.store import Ledger
 from tests.live import DatadogAgent, DogStatsDListener, Processes, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -165,10 +167,21 @@ def child():
     popen.communicate()
 
 
+@pytest.fixture(scope="session")
+def empty_ledger(tmp_path_factory):
+    """Return the file of a ledger without runs: to make one takes a process longer than to use it."""
+    path = tmp_path_factory.mktemp("ledger") / "ledger.db"
+    Ledger(f"sqlite:///{path}", 10.0).migrate()
+    return path
+
+
 @pytest.fixture
-def observe(family, tmp_path, agent, dogstatsd):
+def observe(family, tmp_path, agent, dogstatsd, empty_ledger):
     """Start a scenario of `tests.sidecar.observed`; its signals go to the agent unless the variables say otherwise."""
     started = []
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    shutil.copy(empty_ledger, state / "ledger.db")
 
     def start(scenario: str, options: dict | None = None, **variables: str) -> Observed:
         service, trace_id = f"service-{secrets.token_hex(6)}", secrets.randbits(128) | 1 << 127

@@ -52,7 +52,7 @@ def context(**changes: Any) -> RunContext:
 
 
 def start(pid: int, state: Path, run: RunContext | None = None, **settings: Any) -> dict[str, Any]:
-    """Return the first frame of a run, whose signals go to the spool; that of a resumed one begins its phase with it."""
+    """Return the first frame of a run, whose signals go to the spool; a resumed one begins its phase."""
     chosen = Settings(**{"export": ("spool",), "state_dir": str(state), "retry_for": 0.1, **settings})
     run = run or context()
     return {

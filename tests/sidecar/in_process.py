@@ -59,4 +59,3 @@ def killed(popen, sock, pidfd, *frames):
         sock[0].sendall(lines(*frames))
         popen.kill()
         popen.wait()
-

@@ -20,7 +20,7 @@ from batch_observability.sidecar import row
 from batch_observability.usage import host_name
 from tests.live import wait_until
 from tests.sidecar.frames import START_NS, at, context, end, lines, log_lines, spooled, stage, stage_end, start
-from tests.sidecar.in_process import killed, observe, observing
+from tests.sidecar.in_process import killed, observe, observing, phase
 from tests.sidecar.in_process import started as starts_counted
 from tests.sidecar.ledger_rows import ledger, rows, waiting
 
@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.timeout(60),
 ]
 GONE = 2**22 + 1  # above the highest pid that Linux gives
-SECRET = "-".join(("hunter", "2"))
+SECRET = "hunter2"
 UNREACHABLE = f"postgresql://batchobs:{SECRET}@127.0.0.1:1/runs"
 
 
@@ -60,9 +60,7 @@ def test_a_run_is_open_in_the_ledger_from_the_first_look_to_its_end(pair, child,
     assert (ended["outcome"], ended["end_ns"], ended["closed_by"]) == ("success", at(10), "sidecar")
     assert (ended["dag_id"], ended["task_id"], ended["try_number"]) == ("dag", "task", 1)
     assert ended["context"] is None
-    assert [(one["name"], one["start_ns"], one["end_ns"]) for one in rows(state, "stages")] == [
-        ("load", at(1), at(2))
-    ]
+    assert [(one["name"], one["start_ns"], one["end_ns"]) for one in rows(state, "stages")] == [("load", at(1), at(2))]
     assert starts_counted(state) == 1
     assert waiting(state) == []
 
@@ -171,6 +169,14 @@ def test_of_an_ending_that_came_too_late_the_signals_are_not_sent_by_a_replay(pa
     assert (waiting(state), spooled(state, "traces")) == ([], [])
 
 
+def test_the_next_sidecar_on_the_host_brings_what_waits_into_the_ledger(pair, state):
+    observe(pair, start(os.getpid(), state, ledger_url=UNREACHABLE, ledger_timeout=1.0), end())
+    assert waiting(state) == ["finished"]
+    phase(start(os.getpid(), state, context(run_id="next")), end("skipped"), separate=True)
+    assert {one["run_id"]: one["outcome"] for one in rows(state)} == {"0199-run": "success", "next": "skipped"}
+    assert waiting(state) == []
+
+
 # --- What the ledger knows of the end -------------------------------------------------------------------------------
 
 
@@ -181,23 +187,23 @@ def judge(state, outcome):
 
 
 @pytest.mark.parametrize(
-    ("verdict", "outcome", "error"),
+    ("verdict", "told"),
     [
-        ("timed_out", "timed_out", "TimedOut"),
-        ("cancelled", "cancelled", "Cancelled"),
-        ("lost", "killed", "SIGKILL"),
-        ("killed", "killed", "SIGKILL"),
+        ("timed_out", ("timed_out", "TimedOut")),
+        ("cancelled", ("cancelled", "Cancelled")),
+        ("lost", ("killed", "SIGKILL")),
+        ("killed", ("killed", "SIGKILL")),
     ],
 )
-def test_a_run_that_is_made_to_end_ends_as_somebody_said_who_knows(pair, child, state, verdict, outcome, error):
+def test_a_run_that_is_made_to_end_ends_as_somebody_said_who_knows(pair, child, state, verdict, told):
     judge(state, verdict)
     popen, pidfd = child
     killed(popen, pair, pidfd, start(popen.pid, state))
     (run,) = spooled(state, "traces")
     attributes = run["attributes"]
-    assert (attributes["batch_model.outcome"], attributes["error.type"]) == (outcome, error)
+    assert (attributes["batch_model.outcome"], attributes["error.type"]) == told
     assert attributes["batch_model.signal"] == "SIGKILL"
-    assert [(one["outcome"], one["error_type"]) for one in rows(state)] == [(outcome, error)]
+    assert [(one["outcome"], one["error_type"]) for one in rows(state)] == [told]
 
 
 @pytest.mark.parametrize(("asked", "outcome"), [(True, "cancelled"), (False, "failed")])

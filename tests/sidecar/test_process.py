@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from batch_observability.sidecar.process import Death, ObservedProcess
-from batch_observability.usage import high_water_mark
+from batch_observability.usage import birth, high_water_mark
 from tests.live import wait_until
 
 NOTHING = {"cpu_s": 0.0, "memory_peak": 0}
@@ -108,6 +108,21 @@ def test_a_process_of_somebody_else_is_alive(monkeypatch):
     assert ObservedProcess(os.getpid(), NOTHING).alive
     # Without /proc, as on macOS, the signal's answer is all there is.
     assert ObservedProcess(GONE, NOTHING).alive
+
+
+def test_a_process_is_born_once_and_keeps_that_until_it_is_dead(child):
+    # A name may hold anything.
+    popen = child("open('/proc/self/comm', 'w').write(') Z 1 ('); " + HOLDS.format(size=1))
+    born = birth(popen.pid)
+    assert int(born) > 0
+    popen.stdout.readline()
+    assert ") Z 1 (" in Path(f"/proc/{popen.pid}/stat").read_text("utf-8")
+    assert birth(popen.pid) == born
+    assert int(birth(os.getpid())) <= int(born)
+    popen.kill()
+    wait_until(lambda: birth(popen.pid) == "", "a zombie has none", 10, every=0.01)
+    popen.wait()
+    assert birth(popen.pid) == birth(GONE) == ""
 
 
 def test_memory_is_that_of_the_tree(child):

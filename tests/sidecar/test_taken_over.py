@@ -11,7 +11,6 @@ from tests.sidecar.frames import log_lines
 from tests.sidecar.ledger_rows import rows
 
 QUICK = {"BATCHOBS_SAMPLE_INTERVAL": "0.1"}
-LOW = (1 << 64) - 1
 
 
 @pytest.fixture
@@ -51,13 +50,30 @@ def kill_sidecars(observed):
     wait_until(lambda: not observed.sidecars(), "the sidecar is gone", 10, every=0.02)
 
 
-def of_run(metrics, observed):
-    return [metric for metric in metrics if metric.tag("service") == observed.service]
+@pytest.fixture
+def counted(dogstatsd):
+    """Return how often a run was counted under a name."""
+
+    def of(name, observed):
+        found = dogstatsd.metrics(f"batch_model.run.{name}")
+        return sum(metric.value for metric in found if metric.tag("service") == observed.service)
+
+    return of
 
 
-def test_the_next_frame_starts_another_sidecar_which_goes_on_with_all_that_was_known(
-    observe, run_span, agent, dogstatsd, state, known
-):
+@pytest.fixture
+def stages(agent):
+    """Return the stages of a run by their names."""
+
+    def of(run):
+        return {s["resource"]: s for s in agent.spans("batch_model.stage") if s["trace_id"] == run["trace_id"]}
+
+    return of
+
+
+@pytest.fixture
+def killed_twice(observe, known):
+    """Return a run that has ended well, in three steps, and whose sidecar was killed after the first and the second."""
     observed = observe("steps", **QUICK)
     for number in (1, 2):
         observed.step()
@@ -67,22 +83,27 @@ def test_the_next_frame_starts_another_sidecar_which_goes_on_with_all_that_was_k
     known(observed, "step 3")
     observed.tell()
     assert observed.wait() == 0
-    run = run_span(observed)
+    return observed
+
+
+def test_the_next_frame_starts_another_sidecar_which_goes_on_with_all_that_was_known(
+    killed_twice, run_span, stages, counted, state
+):
+    run = run_span(killed_twice)
     assert run["meta"]["batch_model.outcome"] == "success"
     assert run["metrics"]["batch_model.rows.read"] == 3
     assert "batch_model.phases" not in run["metrics"]
-    stages = {s["resource"]: s for s in agent.spans("batch_model.stage") if s["trace_id"] == run["trace_id"]}
-    assert set(stages) == {"all", "step 1", "step 2", "step 3"}
-    assert {s["parent_id"] for name, s in stages.items() if name != "all"} == {stages["all"]["span_id"]}
-    assert not any(span.get("error") for span in stages.values())
-    assert [(row["run_id"], row["outcome"]) for row in rows(state)] == [(observed.service, "success")]
-    for name in ("started", "finished"):
-        assert sum(m.value for m in of_run(dogstatsd.metrics(f"batch_model.run.{name}"), observed)) == 1
+    found = stages(run)
+    assert set(found) == {"all", "step 1", "step 2", "step 3"}
+    assert {s["parent_id"] for name, s in found.items() if name != "all"} == {found["all"]["span_id"]}
+    assert not any(span.get("error") for span in found.values())
+    assert [(row["run_id"], row["outcome"]) for row in rows(state)] == [(killed_twice.service, "success")]
+    assert (counted("started", killed_twice), counted("finished", killed_twice)) == (1, 1)
     assert len(log_lines(state)) == 1
     assert list((state / "runs").iterdir()) == []
 
 
-def test_a_sidecar_that_dies_before_it_told_the_start_leaves_that_to_the_next(observe, run_span, dogstatsd):
+def test_a_sidecar_that_dies_before_it_told_the_start_leaves_that_to_the_next(observe, run_span, counted):
     observed = observe("steps", BATCHOBS_SAMPLE_INTERVAL="60")
     observed.sidecar()
     kill_sidecars(observed)
@@ -90,7 +111,7 @@ def test_a_sidecar_that_dies_before_it_told_the_start_leaves_that_to_the_next(ob
     observed.tell()
     assert observed.wait() == 0
     assert run_span(observed)["meta"]["batch_model.outcome"] == "success"
-    assert sum(m.value for m in of_run(dogstatsd.metrics("batch_model.run.started"), observed)) == 1
+    assert counted("started", observed) == 1
 
 
 def test_a_process_that_dies_after_its_sidecar_did_is_left_to_the_second_layer(observe, state, journal, known):

@@ -9,7 +9,7 @@ import pytest
 from batch_observability.cli import main
 from batch_observability.config import ConfigError, Settings, load
 
-SECRET = "-".join(("hunter", "2"))
+SECRET = "hunter2"
 ADDRESS = f"postgresql://batchobs:{SECRET}@127.0.0.1:1/runs"
 WRONG = [
     "",

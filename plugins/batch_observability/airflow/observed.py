@@ -14,6 +14,7 @@ from batch_observability.airflow import compat
 from batch_observability.airflow.attempt import Attempt, as_text
 from batch_observability.airflow.correlation import correlate_logs
 from batch_observability.channel import Channel
+from batch_observability.guard import guarded
 from batch_observability.ids import derive_span_id, format_traceparent
 from batch_observability.model import BatchModel
 from batch_observability.run import Run, RunContext, set_current_run
@@ -72,27 +73,36 @@ def begin(task_instance: Any, model: BatchModel) -> None:
     tracing = compat.airflow_tracing()
     context = _context(task_instance, model, settings, tracing=tracing)
     observer = start_observer(context, settings.as_frame(), airflow_tracing=tracing)
-    run = Run(context, observer.channel, compat.redact, _reobserve)
+    run = Run(context, observer.channel, compat.redact, lambda: _reobserve(context.run_id))
     ends_with_task = settings.wait_at_end == "always" or (settings.wait_at_end == "auto" and compat.is_kubernetes_pod())
     resumes_here = compat.in_process(task_instance)
     _open = _Open(task_instance, run, observer, settings, ends_with_task, resumes_here, os.getpid())
     _last = run
     set_current_run(run)
     correlate_logs(run)
-    compat.on_asked_to_end(task_instance.task, lambda: run.tell("asked_to_end", killed_after_s=compat.KILLED_AFTER_S))
+
+    @guarded(None)
+    def asked_to_end() -> None:
+        run.tell("asked_to_end", killed_after_s=compat.KILLED_AFTER_S)
+
+    compat.on_asked_to_end(task_instance.task, asked_to_end)
     compat.announce_to_consumers(task_instance, format_traceparent(context.trace_id, context.span_id))
 
 
-def _reobserve() -> Channel | None:
-    """Start another observer of the open run: the first is gone. It goes on from what that one kept on disk."""
+def _reobserve(run_id: str) -> Channel | None:
+    """Start another observer of a run that is open: the first is gone. It goes on from what that one kept on disk."""
     global _open  # noqa: PLW0603  (a process runs one task at a time)
     if (
         _open is None
         or _open.pid != os.getpid()
+        # In `dag.test()` an earlier run of this process may still be talking.
+        or _open.run.run_id != run_id
         or _open.run.context is None
         or _open.reobserved >= _REOBSERVED_AT_MOST
     ):
         return None
+    # By now its descriptor may be user code's, which must not lose it.
+    _open.observer.channel.close()
     tracing = compat.airflow_tracing()
     observer = start_observer(_open.run.context, _open.settings.as_frame(), airflow_tracing=tracing)
     _open = replace(_open, observer=observer, reobserved=_open.reobserved + 1)

@@ -24,7 +24,7 @@ from batch_observability.config import Settings
 from batch_observability.export.deliver import Delivery
 from batch_observability.export.signals import Error
 from batch_observability.ids import derive_span_id
-from batch_observability.ledger.records import OpenRun, Verdict
+from batch_observability.ledger.records import OpenRun
 from batch_observability.ledger.store import LedgerError
 from batch_observability.run import RunContext
 from batch_observability.schema import Outcome
@@ -223,17 +223,12 @@ class Reconciler:
         )
 
     def _ending(self, case: _Case, observation: Observation) -> Ending:
-        row, verdict = case.row, self._verdict(case)
+        row, verdict = case.row, self._delivery.ledger.verdict(case.run_id)
         ended = row and (row["end_date"] or row["updated_at"])
         end_ns = int(ended.timestamp() * 1e9) if ended and row and _has_ended(row) else time.time_ns()
         outcome, error = self._outcome(case, observation)
         end = Ending(outcome, end_ns, case.entry.pid if case.entry else 0, error)
         return judged(observation, end, verdict.outcome, verdict.reason) if verdict else end
-
-    def _verdict(self, case: _Case) -> Verdict | None:
-        if case.open_run is not None and case.open_run.verdict is not None:
-            return case.open_run.verdict
-        return self._delivery.ledger.verdict(case.run_id)
 
     def _outcome(self, case: _Case, observation: Observation) -> tuple[Outcome, Error | None]:
         row = case.row

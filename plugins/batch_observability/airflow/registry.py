@@ -35,7 +35,7 @@ def declare(dag: Any, state: Path) -> None:
         path.unlink(missing_ok=True)
         return
     try:
-        if path.read_text(encoding="utf-8") == text:
+        if path.read_text(encoding="utf-8", errors="replace") == text:
             return
     except FileNotFoundError:
         private_folder(path.parent)

@@ -43,7 +43,7 @@ def _command(act: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Nam
     def run(options: argparse.Namespace) -> int:
         # What goes wrong is told by what we print.
         logging.getLogger("batch_observability").addHandler(logging.NullHandler())
-        for name in ("ddtrace.internal.writer", "opentelemetry.exporter"):
+        for name in ("ddtrace.internal.writer", "datadog.dogstatsd", "opentelemetry.exporter"):
             logging.getLogger(name).propagate = False
         try:
             return act(options)

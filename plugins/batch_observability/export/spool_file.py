@@ -150,8 +150,10 @@ class Entry:
         Say that it is being sent.
 
         Raises:
-            OSError: if that cannot be said; then it must not be sent.
+            OSError: if that cannot be said, or it could not be removed later; then it must not be sent.
         """
+        if not os.access(self.path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, "may only be read", str(self.path.parent))
         if self.signal == METRICS and not self.half_sent:
             self._rename(self.path.with_name(self.path.name + SENDING))
             sync_folder(self.path.parent)

@@ -36,7 +36,6 @@ def open_runs(connection: Connection, source: str) -> list[OpenRun]:
             context=json.loads(row.context) if row.context else {},
             paused_ns=row.paused_ns,
             state=row.state or "",
-            verdict=_verdict(row),
         )
         for row in found
     ]
@@ -56,15 +55,14 @@ def outcomes(connection: Connection, run_ids: Collection[str]) -> dict[str, str 
 
 def verdict(connection: Connection, run_id: str) -> Verdict | None:
     """Return what somebody who knows said of the run's end."""
-    runs, verdicts = tables().runs, tables().verdicts
-    row = connection.execute(runs.select().where(runs.c.run_id == run_id)).first()
-    if row is not None and row.verdict_outcome is not None:
-        return _verdict(row)
-    # It was said before the run was known.
-    said = connection.execute(verdicts.select().where(verdicts.c.run_id == run_id)).first()
-    if said is None:
-        return None
-    return Verdict(outcome=said.verdict_outcome, reason=said.verdict_reason, time_ns=said.verdict_ns, run_id=run_id)
+    # Of the run, or of its DAG run; or of the run before it was known.
+    said = [
+        Verdict(outcome=row.verdict_outcome, reason=row.verdict_reason, time_ns=row.verdict_ns, run_id=run_id)
+        for table in (tables().runs, tables().verdicts)
+        for row in connection.execute(table.select().where(table.c.run_id == run_id))
+        if row.verdict_outcome is not None
+    ]
+    return min(said, key=lambda one: one.time_ns, default=None)
 
 
 def paused_state(connection: Connection, run_id: str) -> str | None:
@@ -134,19 +132,6 @@ def _run(row: Row[Any]) -> Run:
     values = {f.name: getattr(row, f.name) for f in fields(Run)}
     ids = {"trace_id": int(row.trace_id, 16), "span_id": int(row.span_id, 16)}
     return Run(**{**values, **ids, "model": json.loads(row.model)})
-
-
-def _verdict(row: Row[Any]) -> Verdict | None:
-    if row.verdict_outcome is None:
-        return None
-    return Verdict(
-        outcome=row.verdict_outcome,
-        reason=row.verdict_reason,
-        time_ns=row.verdict_ns,
-        run_id=row.run_id,
-        dag_id=row.dag_id,
-        dag_run_id=row.dag_run_id,
-    )
 
 
 def _nanoseconds(duration: timedelta) -> int:

@@ -170,7 +170,6 @@ class OpenRun:
     context: dict[str, Any]
     paused_ns: int | None
     state: str
-    verdict: Verdict | None
 
 
 Change = Started | Paused | Verdict | Finished

@@ -11,6 +11,7 @@ import fcntl
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from batch_observability.usage import birth, host_name
 log = logging.getLogger("batch_observability.sidecar")
 
 _FOLDER = "runs"
+_POLL_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -91,21 +93,26 @@ class Journal:
         self._kept: Entry | None = None
         self._complained = False
 
-    def take(self) -> Entry | None:
+    def take(self, patience_s: float = 0.0) -> Entry | None:
         """
-        Take over what another process left; None if there is nothing, or that process still lives.
+        Take over what another process left; None if there is nothing, or somebody has it for longer than that.
 
         Raises:
             ValueError, KeyError, TypeError: if what it left cannot be used.
             OSError: if it cannot be read.
         """
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        if not self._lock(descriptor):
+        give_up = time.monotonic() + patience_s
+        while True:
+            try:
+                descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return None
+            if self._lock(descriptor):
+                break
             os.close(descriptor)
-            return None
+            if time.monotonic() >= give_up:
+                return None
+            time.sleep(_POLL_S)
         self._hold(descriptor)
         with os.fdopen(os.dup(descriptor), encoding="utf-8") as file:
             file.seek(0)
@@ -173,3 +180,12 @@ def run_ids(state: Path) -> Iterator[str]:
         for file in files:
             if file.name.endswith(".json"):
                 yield file.name.removesuffix(".json")
+
+
+def tidy(state: Path, max_age_s: float) -> None:
+    """Remove what nobody will come for: journals of runs that went on elsewhere, and what was half written."""
+    with suppress(OSError), os.scandir(state / _FOLDER) as files:
+        for file in files:
+            with suppress(OSError):
+                if time.time() - file.stat().st_mtime > max_age_s:
+                    Path(file.path).unlink()

@@ -26,7 +26,7 @@ from batch_observability.export.target import choose
 from batch_observability.ledger.store import LedgerError
 from batch_observability.sidecar import ending, row, telling
 from batch_observability.sidecar.autopsy import autopsy, hear_verdict
-from batch_observability.sidecar.journal import Entry, Journal
+from batch_observability.sidecar.journal import Entry, Journal, tidy
 from batch_observability.sidecar.memory import MemoryLimit
 from batch_observability.sidecar.observation import Observation
 from batch_observability.sidecar.process import ObservedProcess
@@ -40,12 +40,10 @@ _DYING_S = 2.0
 _POLL_S = 0.05
 _EXITS_WITHIN_S = 0.3
 # A long run is looked at less often: twenty times in each doubling of its length, at most every ten intervals.
-_LOOKS = 20
-_SLOWEST = 10
+_LOOKS, _SLOWEST = 20, 10
 _REPLAY_S = 10.0
 # What starts a process may move it into a control group a moment later.
-_YOUNG_S = 10.0
-_GLANCE_S = 0.25
+_YOUNG_S, _GLANCE_S = 10.0, 0.25
 
 
 def observe_process(sock: socket.socket, pidfd: int | None) -> None:
@@ -110,7 +108,8 @@ class _Observer:
         """Go on from where an earlier phase of the run paused, or where an earlier sidecar of it was lost."""
         run_id, resumed = self._observation.context.run_id, self._observation.context.resumed
         try:
-            entry = self._journal.take()
+            # The helper may be looking at it.
+            entry = self._journal.take(patience_s=1.0)
             if entry is not None:
                 self._observation.resume(entry.observation)
                 self._start_told = entry.start_told
@@ -273,6 +272,7 @@ class _Observer:
         if self._separate and not report.ledger and not any(report.targets.values()):
             # What others could not send goes now; where even our own did not, nobody is there to take it.
             replay(self._delivery, _REPLAY_S)
+            tidy(self._settings.state_path, self._settings.spool_max_hours * 3600)
 
     def _told(self) -> ending.Ending:
         usage = (self._observation.ended or {})["usage"]
