@@ -239,13 +239,25 @@ def test_what_somebody_said_of_a_run_is_in_the_ledger(database, state, own_logge
     }
 
 
-def test_what_was_said_of_a_run_that_is_not_in_the_ledger_yet_is_said_again(database, state, own_logger, monkeypatch):
+OF_DAG_RUN = {"dag_id": "nightly", "dag_run_id": "scheduled__1"}
+
+
+def test_what_was_said_of_a_run_that_is_not_in_the_ledger_yet_is_kept_for_it(database, state, own_logger):
+    serve(hello(state, database), verdict(run_id="run-1"))
+    known = ledger(state)
+    known.apply(started("run-1"))
+    assert known.verdict("run-1").outcome == "cancelled"
+
+
+def test_what_was_said_of_a_dag_run_is_said_again_for_runs_that_have_just_begun(
+    database, state, own_logger, monkeypatch
+):
     monkeypatch.setattr(helper, "_AGAIN_AFTER_S", 0.5)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         serving = threading.Thread(target=help_scheduler, args=(theirs,))
         serving.start()
-        for each in (hello(state, database), verdict(run_id="run-1"), {"t": "unknown"}):
+        for each in (hello(state, database), verdict(**OF_DAG_RUN), {"t": "unknown"}):
             ours.sendall(json.dumps(each).encode() + b"\n")
         known = ledger(state)
         known.apply(started("run-1"))
@@ -267,5 +279,5 @@ def test_what_was_to_be_said_again_is_said_before_it_leaves(database, state, own
             return report
 
     monkeypatch.setattr(helper, "Delivery", Late)
-    serve(hello(state, database), verdict(run_id="run-1"))
+    serve(hello(state, database), verdict(**OF_DAG_RUN))
     assert ledger(state).verdict("run-1").outcome == "cancelled"

@@ -122,10 +122,9 @@ def test_whoever_wants_the_spool_as_well_keeps_it(world, tmp_path):
 
 
 def test_after_its_time_nothing_more_is_begun(world, tmp_path):
-    began = time.monotonic()
-
     def slow(_):
-        wait_until(lambda: time.monotonic() > began + 0.3, "the time is over", 5, every=0.01)
+        over = time.monotonic() + 0.3
+        wait_until(lambda: time.monotonic() > over, "the time is over", 5, every=0.01)
 
     backends = world(otlp=slow)
     for _ in range(3):

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -98,6 +99,16 @@ def test_who_has_taken_it_over_keeps_it_through_all_that_it_writes(mine, others,
     mine.remove()
     assert list(run_ids(state)) == []
     assert others.take() is None
+
+
+def test_who_is_patient_gets_what_somebody_is_only_looking_at(mine, others):
+    mine.keep(entry())
+    looked = threading.Timer(0.2, mine.release)
+    looked.start()
+    try:
+        assert others.take(20.0) == entry()
+    finally:
+        looked.join()
 
 
 def test_only_who_holds_it_removes_it(mine, others, state):

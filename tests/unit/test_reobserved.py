@@ -94,6 +94,7 @@ def test_a_forked_child_starts_no_sidecar_of_its_own(ends, replacements):
 
 
 @pytest.mark.xfail(strict=True, reason="the socket object of a channel that is replaced closes a descriptor of others")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_descriptor_that_is_somebody_elses_by_now_is_not_closed_with_the_old_channel(replacements):
     ours, theirs = socket.socketpair()
     number = ours.fileno()
