@@ -143,9 +143,7 @@ def close_all_descriptors(observed: Observed) -> None:
     run.rows(read=111)
     with run.stage("load"), run.stage("parse"):
         os.closerange(3, 4096)
-        run.rows(read=1000)
-        run.event("nobody hears it")
-        # Without ever leaving the stage: the process ends as if it had gone well.
+        # Without ever leaving the stage, or another word: the process ends as if it had gone well.
         os._exit(0)
 
 

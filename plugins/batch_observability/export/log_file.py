@@ -4,6 +4,7 @@ Files that people and Agents read: the runs' log records, and what our own proce
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -35,7 +36,11 @@ def append_log(folder: Path, batch: Batch) -> None:
     path = folder / "batch_models.jsonl"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, lines)
+        written = os.write(descriptor, lines)
+        if written < len(lines):
+            # The disk is full: what comes next is not to be glued to half a line.
+            os.write(descriptor, b"\n")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         ours = os.fstat(descriptor)
         with suppress(FileNotFoundError):  # another process has just rotated it, or put a new file in its place
             if ours.st_size > _LOG_BYTES and os.path.samestat(ours, path.stat()):

@@ -28,6 +28,8 @@ from batch_observability.schema import MetricType
 
 _SCOPE = "batch_observability"
 _GRPC_PORT = 4317
+# Who signs requests by a session of their own (a variable of the SDK) keeps it.
+_CREDENTIALS = "_CREDENTIAL_PROVIDER"
 # What gRPC says when a connection ends below a request.
 _GRPC_BROKEN = (
     *("Socket closed", "Connection reset", "Broken pipe", "Stream removed", "Transport closed", "GOAWAY"),
@@ -99,7 +101,7 @@ class OtlpTarget:
             # Metrics have no ids: what may have arrived must not be sent again, also not by the exporter itself.
             once = signal == METRICS
             options: dict[str, Any] = {}
-            if protocol == "http":
+            if protocol == "http" and not any(name.endswith(_CREDENTIALS) for name in self._environ):
                 options["session"] = _watched_session(self._unanswered[signal], once=once)
             elif once:
                 busy = importlib.import_module("grpc").StatusCode.RESOURCE_EXHAUSTED
