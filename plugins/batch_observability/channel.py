@@ -24,6 +24,8 @@ Frame = dict[str, Any]
 _MAX_WAITING = 2000
 _MAX_LINE = 1 << 20
 ACK = b"ok\n"
+# User code may let SIGPIPE kill its process.
+_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 
 _channels: weakref.WeakSet[Channel] = weakref.WeakSet()
 
@@ -73,7 +75,7 @@ class Channel:
                 if _identity(self._socket) != self._identity:
                     # User code has closed all descriptors, and ours has become something of its own.
                     raise BrokenPipeError
-                sent = self._socket.send(self._waiting[0])
+                sent = self._socket.send(self._waiting[0], _NO_SIGNAL)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:

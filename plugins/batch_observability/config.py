@@ -80,9 +80,13 @@ def _text(text: str) -> str:
 
 
 def _ledger_url(text: str) -> str:
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        parts = urlsplit("")
     known = ("sqlite", "postgresql", "postgres")
-    if parts.scheme.partition("+")[0] not in known or not (parts.netloc or parts.path.strip("/")):
+    usable = "://" in text and (parts.netloc or parts.path.strip("/"))
+    if parts.scheme.partition("+")[0] not in known or not usable:
         # The value may hold a password: the error must not repeat it.
         raise _HiddenError("write sqlite:////path/to/ledger.db or postgresql://user@host/database")
     return text
@@ -131,7 +135,7 @@ class Settings:
     ledger_url: str = _setting(
         "", _ledger_url, "database of runs, as a SQLAlchemy URL; default: SQLite in the state folder", shown=False
     )
-    ledger_timeout: float = _setting(5.0, _seconds, "seconds that one change of the ledger may take")
+    ledger_timeout: float = _setting(20.0, _seconds, "seconds that one change of the ledger may take")
     reconcile_interval: float = _setting(
         60.0, _seconds, "seconds between two comparisons of Airflow's records with the ledger"
     )

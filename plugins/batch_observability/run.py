@@ -167,8 +167,11 @@ class Run:
         frame: Frame = {"t": kind, "ts": self._now_ns(), **values}
         self._channel.send(frame)
         if self._channel.broken and (channel := self._replacement()):
+            # Its descriptor may be user code's by now: it must not be closed with the object.
+            self._channel.close()
             self._channel = channel
-            channel.send({"t": "rows", "ts": self._now_ns(), "pid": os.getpid(), **self._totals})
+            if any(self._totals.values()):
+                channel.send({"t": "rows", "ts": self._now_ns(), "pid": os.getpid(), **self._totals})
             channel.send(frame)
 
     def _replacement(self) -> Channel | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
@@ -117,6 +118,12 @@ class Host:
         """Write down that the task is a batch model, as the DAG processor does."""
         task = type("Task", (), {"task_id": "task", "model": MODEL})()
         registry.declare(type("Dag", (), {"dag_id": "dag", "tasks": [task]})(), self.state)
+        for path in (self.state / "models").iterdir():
+            written = json.loads(path.read_text())
+            # Long before the tries that the tests record.
+            path.write_text(
+                json.dumps({**written, "tasks": {t: {**one, "since_ns": 0} for t, one in written["tasks"].items()}})
+            )
 
     def open_row(self, run_id: str = "") -> None:
         """Let its sidecar have looked at it once."""

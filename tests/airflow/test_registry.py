@@ -39,6 +39,10 @@ def dag(dag_id="nightly", tasks=("score",)):
     return made
 
 
+def models(state):
+    return {task: one.model for task, one in registry.declared(state).items()}
+
+
 def files(state):
     return sorted((state / "models").iterdir())
 
@@ -50,11 +54,11 @@ def test_models_of_a_dag_are_known_by_dag_and_task(state):
     registry.declare(made, state)
     registry.declare(dag("another"), state)
     places = {("nightly", "score"), ("nightly", "mapped"), ("nightly", "wrapped"), ("another", "score")}
-    assert registry.declared(state) == dict.fromkeys(places, AS_TEXT)
+    assert models(state) == dict.fromkeys(places, AS_TEXT)
 
 
 def test_where_nobody_declared_anything_nothing_is_known(state):
-    assert registry.declared(state) == {}
+    assert models(state) == {}
 
 
 def test_a_dag_without_models_leaves_nothing(state):
@@ -74,9 +78,9 @@ def test_a_file_that_says_the_same_is_not_touched(state):
 def test_what_changes_is_written_anew_and_what_is_gone_is_forgotten(state):
     registry.declare(dag(tasks=("score", "old")), state)
     registry.declare(dag(tasks=("score", "new")), state)
-    assert set(registry.declared(state)) == {("nightly", "score"), ("nightly", "new")}
+    assert set(models(state)) == {("nightly", "score"), ("nightly", "new")}
     registry.declare(dag(tasks=()), state)
-    assert registry.declared(state) == {}
+    assert models(state) == {}
     assert files(state) == []
 
 
@@ -86,7 +90,7 @@ def test_names_that_a_file_cannot_have_are_told_apart(state, names):
         made = dag()
         made.dag_id = name
         registry.declare(made, state)
-    assert {dag_id for dag_id, _ in registry.declared(state)} == set(names)
+    assert {dag_id for dag_id, _ in models(state)} == set(names)
 
 
 def test_only_its_owner_reads_it(state):
@@ -108,9 +112,9 @@ def test_a_file_that_cannot_be_used_is_passed_over_and_mended_by_the_next_parse(
     registry.declare(dag("another"), state)
     (path,) = (path for path in files(state) if path.name.startswith("nightly"))
     path.write_bytes(content)
-    assert set(registry.declared(state)) == {("another", "score")}
+    assert set(models(state)) == {("another", "score")}
     registry.declare(dag(), state)
-    assert set(registry.declared(state)) == {("another", "score"), ("nightly", "score")}
+    assert set(models(state)) == {("another", "score"), ("nightly", "score")}
 
 
 def test_to_say_the_same_again_is_quick(state):
@@ -127,7 +131,7 @@ def test_to_say_the_same_again_is_quick(state):
 def test_who_parses_for_all_others_declares_at_each_parse(state, monkeypatch, command, told):
     monkeypatch.setattr(sys, "argv", ["airflow", command])
     dag_policy(dag())
-    assert bool(registry.declared(state)) == told
+    assert bool(models(state)) == told
 
 
 def test_a_state_folder_that_cannot_be_written_does_not_break_the_parse(state, monkeypatch, outside_pytest, caplog):
@@ -136,3 +140,12 @@ def test_a_state_folder_that_cannot_be_written_does_not_break_the_parse(state, m
     dag_policy(dag())
     (record,) = (record for record in caplog.records if record.name == "batch_observability")
     assert "dag_policy failed, the task is not affected" in record.getMessage()
+
+
+def test_a_task_keeps_the_time_since_when_it_is_a_batch_model(state):
+    registry.declare(dag(), state)
+    (since_ns,) = (one.since_ns for one in registry.declared(state).values())
+    registry.declare(dag(tasks=("score", "later")), state)
+    found = registry.declared(state)
+    assert found["nightly", "score"].since_ns == since_ns
+    assert since_ns < found["nightly", "later"].since_ns <= time.time_ns()

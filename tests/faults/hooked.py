@@ -3,7 +3,8 @@ Calls the hooks of observed tasks as Airflow's workers do: `python -m tests.faul
 
 One process that has loaded Airflow, and for each line on its standard input, a JSON object of environment variables, a
 fork that runs the start hook, a little work and the end hook. It answers with a JSON line: how long both hooks took, in
-milliseconds, and how long the start of a process took that does nothing, which says how busy the machine is.
+milliseconds, whether the run was observed, and how long the start of a process took that does nothing, which says how
+busy the machine is. The time in which it waited for a processor does not count: that is not the hooks' doing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from uuid import uuid4
 
 from airflow.sdk import DAG, BaseOperator, TaskInstanceState
@@ -47,22 +50,36 @@ def main() -> None:
 def _observe(task: BaseOperator, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     logging.disable()
-    began = time.perf_counter()
-    nothing = os.posix_spawn("/bin/true", ["true"], os.environ)
-    bare = time.perf_counter() - began
-    os.waitpid(nothing, 0)
+    children = []
+    bare = _milliseconds(lambda: children.append(os.posix_spawn("/bin/true", ["true"], os.environ)))
+    os.waitpid(children[0], 0)
     instance = task_instance(task, id=uuid4())
-    began = time.perf_counter()
-    listener.on_task_instance_running(task_instance=instance)
-    start = time.perf_counter() - began
+    start = _milliseconds(lambda: listener.on_task_instance_running(task_instance=instance))
+    observed = current_run().active
     with current_run().stage("load"):
         current_run().rows(read=100)
     instance.state = TaskInstanceState.SUCCESS
-    began = time.perf_counter()
-    listener.on_task_instance_success(task_instance=instance)
-    end = time.perf_counter() - began
-    print(json.dumps({"start": start * 1e3, "end": end * 1e3, "bare": bare * 1e3}), flush=True)
+    end = _milliseconds(
+        lambda: listener.on_task_instance_success(previous_state=TaskInstanceState.RUNNING, task_instance=instance)
+    )
+    observed = observed and not current_run().active
+    print(json.dumps({"start": start, "end": end, "bare": bare, "observed": observed}), flush=True)
     os._exit(0)
+
+
+def _milliseconds(action: Callable[[], object]) -> float:
+    began, waited = time.perf_counter(), _waited_s()
+    action()
+    waited = _waited_s() - waited
+    return (time.perf_counter() - began - waited) * 1e3
+
+
+def _waited_s() -> float:
+    """How long this thread was ready to run and did not (/proc/PID/schedstat, in nanoseconds); 0 if it is not told."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
 
 
 if __name__ == "__main__":

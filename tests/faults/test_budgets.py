@@ -25,9 +25,9 @@ from tests.live.processes import LOOPBACK, Processes, free_ports, wait_until
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 RUNS = 15
-# The first ones pay for what is loaded once.
-WARM_UP = 2
-QUIET_WITHIN_S = 1.5
+# The first one pays for what is loaded once.
+WARM_UP = 1
+QUIET_WITHIN_S = 0.5
 SITUATIONS: dict[str, dict[str, float]] = {}
 
 
@@ -51,11 +51,12 @@ class Hooked:
         self.popen.stdin.write(json.dumps(environment) + "\n")
         self.popen.stdin.flush()
         took = json.loads(self.popen.stdout.readline())
+        assert took.pop("observed")
         self.settle()
         return took
 
     def settle(self) -> None:
-        """Waits until sidecars use no processor, or try again so often that there is no such moment."""
+        """Waits until sidecars use no processor, or that has taken too long: many try again and again."""
         seen: list[dict[int, float]] = []
         give_up = time.monotonic() + QUIET_WITHIN_S
         while time.monotonic() < give_up:
@@ -147,10 +148,10 @@ def _page(page):
     columns = [f"{hook} {which}" for hook in BUDGETS_MS for which in ("median", "worst")] + ["bare median"]
     rows = [(name, *(f"{found[column]:.1f}" for column in columns)) for name, found in SITUATIONS.items()]
     text = f"""
-    Milliseconds on the clock, {RUNS} runs one after the other in forks of a process that has loaded Airflow, as its
-    workers are. Allowed are {BUDGETS_MS["start"]:.0f} ms for the start and {BUDGETS_MS["end"]:.0f} ms for the end, as
-    medians, on a machine where the bare start of a process that does nothing takes no time worth mentioning; it is
-    added to what is allowed.
+    Milliseconds on the clock, without those in which the process waited for a processor; {RUNS} runs one after the
+    other in forks of a process that has loaded Airflow, as its workers are. Allowed are {BUDGETS_MS["start"]:.0f} ms
+    for the start and {BUDGETS_MS["end"]:.0f} ms for the end, as medians, on a machine where the bare start of a process
+    that does nothing takes no time worth mentioning; it is added to what is allowed.
     """
     if len(SITUATIONS) == SITUATIONS_IN_ALL:
         head = ("situation", "start, median", "start, worst", "end, median", "end, worst", "a bare start")

@@ -168,7 +168,6 @@ def test_what_was_known_and_cannot_be_used_is_told_and_does_not_cost_the_run(pai
     assert not journal.exists()
 
 
-@pytest.mark.xfail(strict=True, reason="the ledger is not asked where the journal cannot be used")
 def test_where_the_journal_cannot_be_used_the_ledger_is_asked(state):
     phase(*first_phase(state))
     (state / "runs" / "0199-run.json").write_text("{")

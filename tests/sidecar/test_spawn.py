@@ -74,7 +74,6 @@ def test_user_code_that_waits_for_all_of_its_children_is_not_kept_waiting(observ
     assert said["wait_s"] < 1
 
 
-@pytest.mark.xfail(strict=True, reason="a channel that is replaced closes the descriptor that was its own when it goes")
 def test_frames_never_go_into_a_descriptor_of_user_code(observe):
     observed = observe("opens sockets", BATCHOBS_EXPORT="spool")
     assert observed.wait() == 0

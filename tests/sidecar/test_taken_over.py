@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.live import LiveError, wait_until
+from tests.live import wait_until
 from tests.sidecar.frames import log_lines
 from tests.sidecar.ledger_rows import rows
 
@@ -126,9 +126,6 @@ def test_a_process_that_dies_after_its_sidecar_did_is_left_to_the_second_layer(o
     assert log_lines(state) == []
 
 
-@pytest.mark.xfail(
-    strict=True, raises=LiveError, reason="the child that tells the start holds the sidecar's end of the socket"
-)
 def test_a_sidecar_that_dies_while_its_child_tells_the_start_is_missed_all_the_same(observe, state, silent):
     away = {"DD_TRACE_AGENT_URL": f"http://127.0.0.1:{silent}", "DD_DOGSTATSD_URL": f"unix://{state}/nowhere"}
     observed = observe("steps", BATCHOBS_RETRY_FOR="12", **QUICK, **away)
@@ -141,7 +138,6 @@ def test_a_sidecar_that_dies_while_its_child_tells_the_start_is_missed_all_the_s
     wait_until(lambda: log_lines(state), "the run is told", 5, observed.sidecars, every=0.05)
 
 
-@pytest.mark.xfail(strict=True, raises=LiveError, reason="two sidecars observe it, and each tells what it knows")
 def test_a_run_that_closes_all_descriptors_and_goes_on_has_one_sidecar_and_one_outcome(observe, run_span, state):
     observed = observe("closes all descriptors and goes on", **QUICK)
     observed.sidecar()

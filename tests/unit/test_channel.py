@@ -430,7 +430,6 @@ def test_the_rest_of_a_huge_line_is_no_frame():
 # --- The process --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="sending to a sidecar that is gone raises SIGPIPE where user code let it kill")
 def test_a_sidecar_that_is_gone_does_not_kill_a_process_that_dies_of_sigpipe():
     """As programs do that write to a pipe which `head` may close."""
     code = (

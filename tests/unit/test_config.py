@@ -91,7 +91,7 @@ def test_defaults():
         "spool_max_mb": 256,
         "spool_max_hours": 168,
         "ledger_url": "",
-        "ledger_timeout": 5.0,
+        "ledger_timeout": 20.0,
         "reconcile_interval": 60.0,
         "reconcile_after": 15.0,
     }

@@ -61,7 +61,6 @@ def test_another_address_is_refused_in_one_line_that_does_not_show_it(address):
     )
 
 
-@pytest.mark.xfail(strict=True, reason="what Python's parser refuses is shown with its password")
 @pytest.mark.parametrize("address", UNPARSABLE)
 def test_an_address_that_cannot_be_parsed_is_not_shown_either(address):
     assert SECRET not in problem_of(address)

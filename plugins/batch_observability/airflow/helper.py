@@ -29,6 +29,7 @@ from batch_observability.ledger.records import Verdict
 log = logging.getLogger("batch_observability.helper")
 
 _REPLAY_S = 30.0
+_TICK = "tick"
 # A run that has just begun may not be in the ledger yet when something is said of its DAG run.
 _AGAIN_AFTER_S = 3.0
 
@@ -37,7 +38,7 @@ def help_scheduler(sock: socket.socket) -> None:
     """Serve one scheduler or API server until it is gone."""
     reader = FrameReader()
     frames = _frames(sock, reader)
-    begin = next(frames, None)
+    begin = next((frame for frame in frames if frame["t"] != _TICK), None)
     if begin is None or begin["t"] != "helper":
         return
     sys.path.extend(path for path in begin["path"] if path not in sys.path)
@@ -53,7 +54,7 @@ def _frames(sock: socket.socket, reader: FrameReader) -> Iterator[Frame]:
     """Yield frames, and one of our own each second, so that there is time for what is due."""
     while True:
         if not select.select([sock], [], [], 1.0)[0]:
-            yield {"t": "tick"}
+            yield {"t": _TICK}
             continue
         try:
             data = sock.recv(1 << 16)
@@ -124,5 +125,6 @@ class _Helper:
         if self._reconciles and (ended or self._next_look <= now):
             self._next_look = now + self._settings.reconcile_interval
             replay(self._delivery, _REPLAY_S)
-            if self._reconciler.run(ended) is not None:
-                self._ended = [one for one in self._ended if one[0] > now]
+            answered = self._reconciler.run(ended) is not None
+            later = [one for one in self._ended if one[0] > now]
+            self._ended = later if answered else [*later, *((self._next_look, dag_run) for dag_run in ended)]

@@ -20,6 +20,7 @@ from batch_observability.airflow import registry
 from batch_observability.airflow.attempt import SOURCE, Attempt
 from batch_observability.airflow.dag_run_spans import carried_place, derived_place
 from batch_observability.airflow.records import Records, Row
+from batch_observability.airflow.registry import Declared
 from batch_observability.config import Settings
 from batch_observability.export.deliver import Delivery
 from batch_observability.export.signals import Error
@@ -54,6 +55,7 @@ class _Case:
     open_run: OpenRun | None = None
     journal: Journal | None = None
     entry: Entry | None = None
+    known: Observation | None = None
     row: Row | None = None
     model: dict[str, Any] | None = None
 
@@ -130,19 +132,20 @@ class Reconciler:
         for run_id in run_ids(self._settings.state_path):
             case = cases.setdefault(run_id, _Case(run_id))
             case.journal = Journal(self._settings.state_path, run_id)
-        models = {**ledger.observed_tasks(), **registry.declared(self._settings.state_path)}
+        declared = registry.declared(self._settings.state_path)
+        models = {**ledger.observed_tasks(), **{task: one.model for task, one in declared.items()}}
         since = None if self._looked_back else datetime.now(UTC) - _LOOK_BACK
         rows = self._records.of_dags({dag_id for dag_id, _ in models}, since)
         for dag_run in dag_runs:
             rows += self._records.tries(*dag_run)
-        ended = {str(row["id"]): row for row in rows if (row["dag_id"], row["task_id"]) in models and _has_run(row)}
+        ended = {str(row["id"]): row for row in rows if _task(row) in models and _has_run(row)}
         self._looked_back = True
         told = ledger.outcomes(ended.keys() - cases.keys())
         for run_id, row in ended.items():
             if run_id in cases:
                 cases[run_id].row = row
-            elif run_id not in told:
-                cases[run_id] = _Case(run_id, row=row, model=models[row["dag_id"], row["task_id"]])
+            elif run_id not in told and not _before(row, declared.get(_task(row))):
+                cases[run_id] = _Case(run_id, row=row, model=models[_task(row)])
         return cases
 
     def _is_due(self, case: _Case) -> bool:
@@ -150,9 +153,16 @@ class Reconciler:
             # Its sidecar has told it, to the disk of this host.
             return False
         if case.journal is not None:
-            case.entry = case.journal.take()
-            if case.entry is None:
-                # Its sidecar lives, or has just ended.
+            try:
+                case.entry = case.journal.take()
+                if case.entry is None:
+                    # Its sidecar lives, or has just ended.
+                    return False
+                case.known = restore(case.entry.observation)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                log.warning("the journal of run %s cannot be used: %s", case.run_id, error)
+                case.entry = None
+            if case.known is not None and case.known.context.source != SOURCE:
                 return False
         gone_s = self._gone_for(case)
         if case.row is None:
@@ -193,8 +203,8 @@ class Reconciler:
 
     def _observation(self, case: _Case) -> tuple[Observation, str, bool]:
         """Return what is known of the run, its host, and whether its start was told."""
-        if case.entry is not None:
-            return restore(case.entry.observation), case.entry.host, case.entry.start_told
+        if case.entry is not None and case.known is not None:
+            return case.known, case.entry.host, case.entry.start_told
         if case.open_run is not None:
             run, state = case.open_run.run, case.open_run.state
             if state:
@@ -227,7 +237,8 @@ class Reconciler:
         ended = row and (row["end_date"] or row["updated_at"])
         end_ns = int(ended.timestamp() * 1e9) if ended and row and _has_ended(row) else time.time_ns()
         outcome, error = self._outcome(case, observation)
-        end = Ending(outcome, end_ns, case.entry.pid if case.entry else 0, error)
+        pid = case.entry.pid if case.entry else case.open_run.run.pid if case.open_run else 0
+        end = Ending(outcome, end_ns, pid, error)
         return judged(observation, end, verdict.outcome, verdict.reason) if verdict else end
 
     def _outcome(self, case: _Case, observation: Observation) -> tuple[Outcome, Error | None]:
@@ -242,12 +253,13 @@ class Reconciler:
             return kind, Error(kind.value.capitalize(), given_up[:1000])
         if not _has_ended(row):
             return Outcome.KILLED, Error("Killed", "its process and its observer are gone; Airflow has not noticed yet")
-        if row["past"] and state in _TAKEN_AWAY:
-            return Outcome.CANCELLED, Error("Cancelled", "cleared while it ran")
+        if observation.asked_to_end is not None or (row["past"] and state in _TAKEN_AWAY):
+            return Outcome.CANCELLED, Error("Cancelled", "stopped by Airflow: it was cleared while it ran")
         if state in ("upstream_failed", "removed"):
             return Outcome.CANCELLED, Error("Cancelled", f"Airflow made it {state} while it ran")
         if case.entry is None and case.open_run is None:
-            return Outcome.FAILED, Error("TaskFailed", "it failed before it could be observed; see its log in Airflow")
+            again = Outcome.RETRYING if row["past"] else Outcome.FAILED
+            return again, Error("TaskFailed", "it failed before it could be observed; see its log in Airflow")
         if observation.paused_ns is not None:
             return Outcome.FAILED, Error("TaskFailed", "Airflow failed it while it was deferred or rescheduled")
         return Outcome.KILLED, Error("Killed", "its process and its observer were killed together; Airflow says failed")
@@ -260,3 +272,12 @@ def _has_ended(row: Row) -> bool:
 def _has_run(row: Row) -> bool:
     """Whether a try has ended that a process worked on."""
     return bool(row["try_number"] and row["start_date"] and row["end_date"] and _has_ended(row))
+
+
+def _task(row: Row) -> tuple[str, str]:
+    return row["dag_id"], row["task_id"]
+
+
+def _before(row: Row, declared: Declared | None) -> bool:
+    """Whether a try is from before its task was a batch model."""
+    return declared is not None and row["start_date"].timestamp() * 1e9 < declared.since_ns

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,14 @@ from batch_observability.airflow.declared import model_of
 from batch_observability.private import private_folder, write_private
 
 _FOLDER = "models"
+
+
+@dataclass(frozen=True)
+class Declared:
+    """The model of a task, as text, and since when it has one (Unix time in ns)."""
+
+    model: dict[str, Any]
+    since_ns: int
 
 
 def declare(dag: Any, state: Path) -> None:
@@ -30,25 +40,32 @@ def declare(dag: Any, state: Path) -> None:
     # Names of DAGs that differ in other characters only are told apart by the digest.
     stem = re.sub(r"[^A-Za-z0-9_.-]", "_", dag.dag_id)[:100]
     path = state / _FOLDER / f"{stem}-{hashlib.sha256(dag.dag_id.encode()).hexdigest()[:12]}.json"
-    text = json.dumps({"dag_id": dag.dag_id, "tasks": models}, sort_keys=True)
     if not models:
         path.unlink(missing_ok=True)
         return
-    try:
-        if path.read_text(encoding="utf-8", errors="replace") == text:
-            return
-    except FileNotFoundError:
-        private_folder(path.parent)
-    write_private(path, text)
+    before = _read(path)
+    if {task_id: one.model for (_, task_id), one in before.items()} == models:
+        return
+    now = Declared({}, time.time_ns())
+    tasks = {
+        task_id: {"model": model, "since_ns": before.get((dag.dag_id, task_id), now).since_ns}
+        for task_id, model in models.items()
+    }
+    private_folder(path.parent)
+    write_private(path, json.dumps({"dag_id": dag.dag_id, "tasks": tasks}))
 
 
-def declared(state: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return the models that were written down here, by DAG id and task id."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+def declared(state: Path) -> dict[tuple[str, str], Declared]:
+    """Return what was written down here, by DAG id and task id."""
+    found: dict[tuple[str, str], Declared] = {}
     for path in (state / _FOLDER).glob("*.json"):
-        try:
-            written = json.loads(path.read_text(encoding="utf-8"))
-            found |= {(written["dag_id"], task_id): model for task_id, model in written["tasks"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
+        found |= _read(path)
     return found
+
+
+def _read(path: Path) -> dict[tuple[str, str], Declared]:
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+        return {(written["dag_id"], task_id): Declared(**one) for task_id, one in written["tasks"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}

@@ -11,9 +11,6 @@ import socket
 import sys
 from itertools import pairwise
 
-# What is observed goes first where there are too few processors.
-_NICE = 5
-
 
 def main(role: str, descriptor: int, pidfd: int | None = None) -> None:
     """Observe the run, or help the scheduler, at the other end of a socket."""
@@ -22,7 +19,6 @@ def main(role: str, descriptor: int, pidfd: int | None = None) -> None:
     for below, above in pairwise([*kept, os.sysconf("SC_OPEN_MAX")]):
         os.closerange(below + 1, above)
     os.chdir("/")
-    os.nice(_NICE)
     # A service manager that ends the task may signal us too; we end by ourselves when the task has.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -25,6 +25,7 @@ from batch_observability.usage import birth, host_name
 log = logging.getLogger("batch_observability.sidecar")
 
 _FOLDER = "runs"
+_SUFFIX, _PARTIAL = ".json", ".part"
 _POLL_S = 0.02
 
 
@@ -157,6 +158,11 @@ class Journal:
             raise
         self._hold(descriptor)
 
+    @property
+    def kept(self) -> bool:
+        """Whether this process has written it."""
+        return self._kept is not None
+
     def remove(self) -> None:
         """The run is closed."""
         if self._descriptor >= 0:
@@ -186,6 +192,13 @@ def tidy(state: Path, max_age_s: float) -> None:
     """Remove what nobody will come for: journals of runs that went on elsewhere, and what was half written."""
     with suppress(OSError), os.scandir(state / _FOLDER) as files:
         for file in files:
-            with suppress(OSError):
-                if time.time() - file.stat().st_mtime > max_age_s:
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                if time.time() - file.stat().st_mtime <= max_age_s:
+                    continue
+                if file.name.endswith(_PARTIAL):
                     Path(file.path).unlink()
+                    continue
+                journal = Journal(state, file.name.removesuffix(_SUFFIX))
+                # Of what is deferred for so long, the ledger has the state too.
+                if journal.take() is not None:
+                    journal.remove()

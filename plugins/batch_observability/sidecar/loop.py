@@ -23,12 +23,12 @@ from batch_observability.export.deliver import Delivery
 from batch_observability.export.log_file import log_problems_to
 from batch_observability.export.replay import replay
 from batch_observability.export.target import choose
-from batch_observability.ledger.store import LedgerError
 from batch_observability.sidecar import ending, row, telling
 from batch_observability.sidecar.autopsy import autopsy, hear_verdict
 from batch_observability.sidecar.journal import Entry, Journal, tidy
 from batch_observability.sidecar.memory import MemoryLimit
 from batch_observability.sidecar.observation import Observation
+from batch_observability.sidecar.past import recall
 from batch_observability.sidecar.process import ObservedProcess
 from batch_observability.usage import birth, host_name
 
@@ -36,7 +36,7 @@ log = logging.getLogger("batch_observability.sidecar")
 
 _RECEIVE = 1 << 16
 # Descriptors are closed a moment before a process is gone; longer than this, it went on without talking to us.
-_DYING_S = 2.0
+_OUTLIVED_S, _DYING_S = 0.2, 2.0
 _POLL_S = 0.05
 _EXITS_WITHIN_S = 0.3
 # A long run is looked at less often: twenty times in each doubling of its length, at most every ten intervals.
@@ -76,6 +76,7 @@ class _Observer:
         self._reader = FrameReader()
         self._start_told = False
         self._stream_ended: float | None = None
+        self._let_go_of_journal = self._replaced = False
 
     def run(self) -> None:
         """Observe until the end."""
@@ -94,36 +95,17 @@ class _Observer:
         self._journal = Journal(self._settings.state_path, self._observation.context.run_id)
         choice = choose(self._settings, os.environ, airflow_tracing=start["airflow_tracing"])
         self._delivery = Delivery(self._settings, choice)
-        self._go_on()
+        self._start_told = recall(self._journal, self._delivery.ledger, self._observation)
         for frame in more:
             self._observation.add(frame)
         self._keep()
         ended_ns = self._watch()
+        if self._let_go_of_journal and self._is_replaced():
+            return
         if self._observation.paused_ns is not None:
             self._pause()
         else:
             self._finish(ended_ns)
-
-    def _go_on(self) -> None:
-        """Go on from where an earlier phase of the run paused, or where an earlier sidecar of it was lost."""
-        run_id, resumed = self._observation.context.run_id, self._observation.context.resumed
-        try:
-            # The helper may be looking at it.
-            entry = self._journal.take(patience_s=1.0)
-            if entry is not None:
-                self._observation.resume(entry.observation)
-                self._start_told = entry.start_told
-            elif resumed:
-                # It paused on another host.
-                self._start_told = True
-                state = self._delivery.ledger.paused_state(run_id)
-                if state:
-                    self._observation.resume(json.loads(state))
-                else:
-                    self._observation.phase = 2
-        except (LedgerError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            self._observation.phase = 2 if resumed else 1
-            log.warning("what was known of run %s cannot be used: %s", run_id, error)
 
     def _keep(self, *, paused: bool = False) -> None:
         """Keep what is known on disk: if this process is killed, somebody else tells the run."""
@@ -157,7 +139,7 @@ class _Observer:
             selector.register(self._socket, selectors.EVENT_READ)
             if process.pidfd is not None:
                 selector.register(process.pidfd, selectors.EVENT_READ)
-            while not observation.ended and observation.paused_ns is None:
+            while not observation.ended and observation.paused_ns is None and not self._replaced:
                 patience = max(look_at - time.monotonic(), 0)
                 if time.monotonic() - began < _YOUNG_S:
                     patience = min(patience, _GLANCE_S)
@@ -173,6 +155,10 @@ class _Observer:
                     # Death, told a moment before the pidfd tells it; or user code that closed all descriptors.
                     selector.unregister(self._socket)
                     self._stream_ended = time.monotonic()
+                if self._stream_ended and not self._let_go_of_journal and process.alive and self._outlived():
+                    self._keep()
+                    self._journal.release()
+                    self._let_go_of_journal = self._journal.kept
                 if time.monotonic() >= look_at:
                     self._look()
                     interval = max(self._settings.sample_interval, (time.monotonic() - began) / _LOOKS)
@@ -181,6 +167,16 @@ class _Observer:
         ended_ns = time.time_ns()
         self._let_go()
         return ended_ns
+
+    def _is_replaced(self) -> bool:
+        """Whether the run found nobody to talk to and started another sidecar: that one tells it."""
+        # The scheduler's helper may just be looking at it.
+        self._replaced = self._replaced or self._journal.take(patience_s=1.0) is None
+        return self._replaced
+
+    def _outlived(self) -> bool:
+        """Whether the process goes on without talking to us."""
+        return time.monotonic() - (self._stream_ended or 0.0) > _OUTLIVED_S
 
     def _let_go(self) -> None:
         """
@@ -222,7 +218,10 @@ class _Observer:
         self._memory.look()
         if not self._start_told and self._separate:
             self._tell_start()
-        self._keep()
+        if not self._let_go_of_journal:
+            self._keep()
+        elif not self._is_replaced():
+            self._journal.release()
 
     def _tell_start(self) -> None:
         """Tell that the run has begun, from a child: what it imports to do so is gone with it."""
@@ -232,8 +231,9 @@ class _Observer:
         if not self._separate:
             self._delivery.deliver(batch, change)
         elif not os.fork():
-            # The lock on the journal is to go with the sidecar.
+            # The lock on the journal, and the run's end of the socket, are to go with the sidecar.
             self._journal.release()
+            self._socket.close()
             with suppress(Exception):
                 self._delivery.deliver(batch, change)
             os._exit(0)
