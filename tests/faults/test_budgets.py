@@ -189,11 +189,12 @@ def test_the_hooks_do_not_wait_for_the_name_service(budget):
 
 
 @contextlib.contextmanager
-def mounted(folder, options: str):
-    """A small file system in a folder."""
+def mounted(folder, options: str, situation: str):
+    """A small file system in a folder, for a situation."""
     folder.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
+        SITUATIONS[situation] = {}
         pytest.skip("this host does not let us mount a file system")
     try:
         yield
@@ -204,7 +205,7 @@ def mounted(folder, options: str):
 
 def test_the_hooks_do_not_wait_for_a_full_disk(budget, tmp_path):
     state = tmp_path / "full"
-    with mounted(state, "size=64k"):
+    with mounted(state, "size=64k", "disk full"):
         with contextlib.suppress(OSError), (state / "filler").open("wb", buffering=0) as file:
             while True:
                 file.write(b"x" * 4096)
@@ -213,7 +214,7 @@ def test_the_hooks_do_not_wait_for_a_full_disk(budget, tmp_path):
 
 def test_the_hooks_do_not_wait_for_a_spool_that_cannot_be_written(budget, tmp_path):
     state = tmp_path / "state"
-    with mounted(state / "spool", "ro"):
+    with mounted(state / "spool", "ro", "spool read-only"):
         budget("spool read-only", state)
 
 

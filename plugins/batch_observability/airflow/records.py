@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from batch_observability.redact import redact_text
+
 log = logging.getLogger("batch_observability.helper")
 
 Row = dict[str, Any]
@@ -96,7 +98,7 @@ class Records:
         )
         found = self._ask_all("what the scheduler gave up", lambda connection: _read(connection, query))
         # The one follows from the other: what lost its heartbeat is then found to be in another state.
-        texts = sorted(f"{one['event']}: {one['extra'] or ''}" for one in found)
+        texts = sorted(redact_text(f"{one['event']}: {one['extra'] or ''}") for one in found)
         return texts[0] if texts else ""
 
     def _ask_all(self, what: str, read: Callable[[Any], Iterator[Row]]) -> list[Row]:

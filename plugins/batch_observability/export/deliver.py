@@ -22,6 +22,7 @@ from batch_observability.export.spool_file import Entry
 from batch_observability.export.target import GROUPS, INSTALL, Choice, ExportError, Target, taken_by
 from batch_observability.ledger.records import Change, Finished, encode
 from batch_observability.ledger.store import Ledger, LedgerError
+from batch_observability.redact import redact_text
 
 log = logging.getLogger("batch_observability.export")
 
@@ -210,6 +211,8 @@ class Delivery:
             sending.reason = f"{error}: {INSTALL.format(extra=sending.target)}"
         except Exception as error:
             sending.reason = f"{type(error).__name__}: {error}"
+        # An address may hold a password.
+        sending.reason = redact_text(sending.reason)
         for entry in sending.entries:
             if not sending.reason or sending.lost:
                 entry.remove()
