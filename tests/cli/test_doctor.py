@@ -35,6 +35,7 @@ def test_all_that_an_otlp_endpoint_takes_is_good(batchobs, agent):
         ("traces", ""),
         ("metrics", ""),
         ("logs", ""),
+        ("rows", ""),
     ]
     assert [span["trace_id"] for span in agent.otlp_spans("batch_model.check")] == [found["trace_id"]]
 
@@ -129,3 +130,18 @@ def test_in_process_a_backend_that_is_away_is_told(monkeypatch, capsys, tmp_path
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     assert cli.main(["doctor", "--timeout", "20"]) == 1
     assert "the OTLP endpoint did not take the traces" in capsys.readouterr().out
+
+
+def test_a_ledger_that_cannot_be_reached_is_told_without_its_password(batchobs):
+    secret = "x" * 20
+    address = f"postgresql://me:{secret}@127.0.0.1:1/runs"
+    done = batchobs("doctor", BATCHOBS_EXPORT="spool", BATCHOBS_LEDGER_URL=address)
+    assert done.returncode == 1
+    assert "✗ ledger" in done.stdout
+    assert "set BATCHOBS_LEDGER_URL to where it is" in done.stdout
+    assert secret not in done.stdout + done.stderr
+
+
+def test_it_leaves_the_making_of_the_ledger_to_the_first_run(batchobs, tmp_path):
+    assert batchobs("doctor", BATCHOBS_EXPORT="spool").returncode == 0
+    assert not (tmp_path / "state" / "ledger.db").exists()

@@ -103,6 +103,12 @@ def replay(ground) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
+def _counted(ground, metric) -> int:
+    return sum(
+        round(value.value) for value in ground.dogstatsd.metrics(metric.name) if value.tag("dag_id") == "recovery"
+    )
+
+
 def _senders_of(ground, run_id) -> list[int]:
     """Returns the processes that sent the spans of a run: ddtrace names its own."""
     return [span["metrics"]["process_id"] for span in ground.agent.spans(RUN) if span["meta"][schema.RUN_ID] == run_id]
@@ -142,12 +148,13 @@ def told(ground, page):
     found = {"runs": runs, "spans": spans(), "rows": rows(), "replayed": replayed}
     away, locked = weather.agent_away, weather.ledger_locked
     closed = sum(outcomes == {"success": 1} for outcomes in found["rows"].values())
+    started, finished = (_counted(ground, metric) for metric in (schema.RUN_STARTED, schema.RUN_FINISHED))
     text = f"""
     {len(runs)} mapped tasks, while the Agent was away {len(away)} times, for {sum(away):.0f} s in all
     ({", ".join(FAULTS)}), and the ledger locked {len(locked)} times, for {sum(locked):.0f} s in all; by chance, seed
     {SEED}. When the last task had ended, {waiting} files waited in the spool. After `batchobs spool replay`:
     {found["spans"].total()} run spans of {len(found["spans"])} runs, {closed} closed rows in the ledger,
-    {len(ground.spooled())} files in the spool.
+    {started} runs counted as started and {finished} as finished, {len(ground.spooled())} files in the spool.
     """
     page.add("Recovery", paragraph(text))
     return found

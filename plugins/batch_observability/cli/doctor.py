@@ -26,6 +26,8 @@ from batch_observability.export.signals import LOGS, METRICS, TRACES, Batch, Log
 from batch_observability.export.spool import Spool
 from batch_observability.export.target import INSTALL, Choice, ExportError, choose, installed, taken_by
 from batch_observability.ids import hex_trace_id
+from batch_observability.ledger.address import shown
+from batch_observability.ledger.store import Ledger, LedgerError
 from batch_observability.usage import host_name
 
 _SERVICE = "batchobs-doctor"
@@ -89,6 +91,7 @@ def diagnose(timeout_s: float, *, as_json: bool) -> int:
     batch = _batch(trace_id)
     # The file is told apart from the Agent: it is what an Agent tails, with any target.
     findings = [finding for name in choice.targets for finding in _try(name, batch, settings, timeout_s)]
+    findings.append(_try_ledger(settings))
     facts = _facts(settings)
     _print_json(facts, choice, trace_id, findings) if as_json else _print_text(facts, choice, trace_id, findings)
     return 1 if any(finding.problem for finding in findings) else 0
@@ -171,6 +174,18 @@ def _try_spool(batch: Batch, settings: config.Settings) -> list[Finding]:
     return [Finding("spool", entry.signal) for entry in entries]
 
 
+def _try_ledger(settings: config.Settings) -> Finding:
+    if not settings.ledger_url and not (settings.state_path / "ledger.db").exists():
+        # It is made by the first run, and is to belong to whoever runs it.
+        return Finding("ledger", "rows")
+    try:
+        Ledger(settings.ledger, settings.ledger_timeout).info()
+    except LedgerError as error:
+        problem, _, remedy = str(error).rpartition(": ")
+        return Finding("ledger", "rows", problem, remedy)
+    return Finding("ledger", "rows")
+
+
 def _facts(settings: config.Settings) -> dict[str, Any]:
     plugins = [point.value for point in entry_points(group="airflow.plugins") if point.name == "batch_observability"]
     airflow = "not installed"
@@ -182,6 +197,7 @@ def _facts(settings: config.Settings) -> dict[str, Any]:
         "host": host_name(),
         "airflow": airflow,
         "state_folder": str(settings.state_path),
+        "ledger": shown(settings.ledger),
         "misspelt": config.unknown_variables(os.environ),
     }
 
@@ -203,6 +219,7 @@ def _print_text(facts: dict[str, Any], choice: Choice, trace_id: int, findings: 
         f"batchobs {facts['version']}, Python {facts['python']}, host {facts['host']}",
         f"  airflow       {facts['airflow']}",
         f"  state folder  {facts['state_folder']}",
+        f"  ledger        {facts['ledger']}",
         *(f"  {name} is no setting of ours: is it misspelt?" for name in facts["misspelt"]),
         "",
         f"Signals go to {', '.join(choice.targets)}, because",

@@ -83,7 +83,10 @@ class Spool:
         stem = f"{now_ns:020d}-{re.sub(r'[^A-Za-z0-9_.-]', '_', batch.name)[:100]}"
         documents = encode(batch, now_ns) if targets else {}
         wanted = [
-            (name, signal, documents[signal]) for name, takes in targets.items() for signal in takes & documents.keys()
+            (name, signal, documents[signal])
+            for name, takes in targets.items()
+            for signal in documents
+            if signal in takes
         ]
         if change is not None:
             wanted.insert(0, (LEDGER, CHANGE, change))
