@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import threading
 import time
 from dataclasses import replace
@@ -13,10 +15,15 @@ import pytest
 
 from batch_observability.airflow import reconcile
 from batch_observability.airflow.attempt import Attempt
+from batch_observability.airflow.reconcile import Reconciler
+from batch_observability.airflow.records import Records
+from batch_observability.export import deliver
+from batch_observability.export.deliver import Delivery
+from batch_observability.export.target import Choice
 from batch_observability.ids import derive_span_id
 from batch_observability.ledger.records import Verdict
 from batch_observability.usage import host_name
-from tests.airflow.second_layer import GONE, PLACE, Host
+from tests.airflow.second_layer import GONE, HERE, PLACE, Host
 from tests.airflow.spooled import RUN, STAGE, points, spans
 from tests.sidecar.ledger_rows import rows
 
@@ -371,3 +378,34 @@ def test_the_journal_of_a_cron_job_is_left_alone(host, state):
     )
     assert look(host.reconciler(), 2) == []
     assert (state / "runs" / f"{host.run_id}.json").exists()
+
+
+def test_a_run_that_it_cannot_claim_is_not_told(host, state, monkeypatch):
+    sent = []
+
+    class Taker:
+        name, signals = "datadog", frozenset({"traces", "metrics", "events"})
+
+        def send(self, batch):
+            sent.append(batch)
+
+    monkeypatch.setattr(deliver, "make_target", lambda name, environ: Taker())
+    host.airflow("success")
+    host.known("dead")
+    finished = reconcile.telling.finished
+    locks = contextlib.ExitStack()
+
+    def locked_then(*args, **kwargs):
+        database = locks.enter_context(
+            contextlib.closing(sqlite3.connect(state / "ledger.db", isolation_level=None, timeout=5))
+        )
+        database.execute("BEGIN EXCLUSIVE")
+        return finished(*args, **kwargs)
+
+    monkeypatch.setattr(reconcile.telling, "finished", locked_then)
+    settings = replace(host.settings, ledger_timeout=0.5, export=("datadog",))
+    delivery = Delivery(settings, Choice(("datadog",), ()), 0)
+    reconciler = Reconciler(settings, delivery, Records(host.database), [HERE], "test", task_spans=True)
+    with locks:
+        reconciler.run()
+    assert [span.operation for batch in sent for span in batch.spans] == []

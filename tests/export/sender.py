@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from batch_observability.config import Settings
-from batch_observability.export.deliver import Delivery, make_target
+from batch_observability.export.deliver import Delivery
 from batch_observability.export.replay import replay
 from batch_observability.export.signals import Batch
 from batch_observability.export.spool_file import BROKEN, LINES, SENDING, Entry, signal_of
-from batch_observability.export.target import Choice, ExportError, taken_by
+from batch_observability.export.target import Choice, ExportError, make_target, taken_by
 
 
 @dataclass(frozen=True)

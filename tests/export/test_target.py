@@ -12,9 +12,8 @@ import pytest
 from batch_observability.config import Settings
 from batch_observability.export import target
 from batch_observability.export.datadog import DatadogTarget
-from batch_observability.export.deliver import make_target
 from batch_observability.export.otlp import OtlpTarget
-from batch_observability.export.target import ExportError, choose, complaints, installed, otlp_endpoint
+from batch_observability.export.target import ExportError, choose, complaints, installed, make_target, otlp_endpoint
 
 AUTO = Settings()
 URL = "http://collector:4318"

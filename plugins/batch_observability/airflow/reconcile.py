@@ -196,8 +196,9 @@ class Reconciler:
         token = f"{case.run_id}-{time.time_ns()}"
         batch = telling.finished(observation, end, host=host, with_start=not start_told)
         change = rows_of.finished(observation, end, host=host, token=token, closed_by="scheduler")
-        report = self._delivery.deliver(batch, change)
-        if case.journal is not None:
+        # Its sidecar may be about to tell it, and sends what it cannot claim.
+        report = self._delivery.deliver(batch, change, must_claim=True)
+        if case.journal is not None and not report.ledger:
             case.journal.remove()
         return report.told
 

@@ -20,11 +20,10 @@ from typing import Any
 
 from batch_observability import config, schema
 from batch_observability._version import __version__
-from batch_observability.export.deliver import make_target
 from batch_observability.export.log_file import append_log
 from batch_observability.export.signals import LOGS, METRICS, TRACES, Batch, LogRecord, Point, Span
 from batch_observability.export.spool import Spool
-from batch_observability.export.target import INSTALL, Choice, ExportError, choose, installed, taken_by
+from batch_observability.export.target import INSTALL, Choice, ExportError, choose, installed, make_target, taken_by
 from batch_observability.ids import hex_trace_id
 from batch_observability.ledger.address import shown
 from batch_observability.ledger.store import Ledger, LedgerError

@@ -19,7 +19,7 @@ from batch_observability.export.log_file import append_log
 from batch_observability.export.signals import METRICS, Batch, Point
 from batch_observability.export.spool import LEDGER, Spool
 from batch_observability.export.spool_file import Entry
-from batch_observability.export.target import GROUPS, INSTALL, Choice, ExportError, Target, taken_by
+from batch_observability.export.target import GROUPS, INSTALL, Choice, ExportError, Target, make_target, taken_by
 from batch_observability.ledger.records import Change, Finished, encode
 from batch_observability.ledger.store import Ledger, LedgerError
 from batch_observability.redact import redact_text
@@ -69,7 +69,12 @@ class Delivery:
         self._environ = dict(os.environ)
 
     def deliver(
-        self, batch: Batch, change: Change | None = None, on_safe: Callable[[bool], None] = lambda _safe: None
+        self,
+        batch: Batch,
+        change: Change | None = None,
+        on_safe: Callable[[bool], None] = lambda _safe: None,
+        *,
+        must_claim: bool = False,
     ) -> Report:
         """
         Deliver a batch; `on_safe` is called once it is on disk, with True, or cannot be.
@@ -80,12 +85,16 @@ class Delivery:
             batch: the signals.
             change: of the ledger. If it closes a run that is closed already, the signals are not sent.
             on_safe: told whether the batch is on disk.
+            must_claim: nothing is told, nor kept, unless the ledger has said that the run is ours to tell.
         """
         report = Report(targets=dict.fromkeys(self.targets, ""))
         entries = self._keep(batch, change, report)
         on_safe(report.on_disk)
         waiting = entries.pop((LEDGER, ""), None)
         recorded = change is None or self._record(change, waiting, report)
+        if must_claim and report.ledger:
+            report.told = False
+            _remove(waiting or [])
         if not report.told:
             _remove(entry for group in entries.values() for entry in group)
             return report
@@ -269,26 +278,6 @@ class Sending:
         """Let others have its files."""
         for entry in self.entries:
             entry.release()
-
-
-def make_target(name: str, environ: Mapping[str, str]) -> Target:
-    """
-    Make a target; this imports what it needs.
-
-    Args:
-        name: of the target.
-        environ: the environment before any target was made: ddtrace's is changed in the process's own.
-
-    Raises:
-        ImportError: if the packages of the target are missing.
-    """
-    if name == "datadog":
-        from batch_observability.export.datadog import DatadogTarget
-
-        return DatadogTarget(os.environ)
-    from batch_observability.export.otlp import OtlpTarget
-
-    return OtlpTarget(environ)
 
 
 def _remove(entries: Iterable[Entry]) -> None:

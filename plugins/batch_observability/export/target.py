@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -64,6 +65,26 @@ GROUPS: dict[str, tuple[frozenset[str], ...]] = {
     "otlp": (frozenset({METRICS}), frozenset({TRACES}), frozenset({LOGS})),
     "spool": (frozenset({TRACES, METRICS, LOGS, EVENTS}),),
 }
+
+
+def make_target(name: str, environ: Mapping[str, str]) -> Target:
+    """
+    Make a target; this imports what it needs.
+
+    Args:
+        name: of the target.
+        environ: the environment before any target was made: ddtrace's is changed in the process's own.
+
+    Raises:
+        ImportError: if the packages of the target are missing.
+    """
+    if name == "datadog":
+        from batch_observability.export.datadog import DatadogTarget
+
+        return DatadogTarget(os.environ)
+    from batch_observability.export.otlp import OtlpTarget
+
+    return OtlpTarget(environ)
 
 
 def taken_by(target: str) -> frozenset[str]:
