@@ -154,7 +154,7 @@ def test_a_deferred_task_is_one_run_over_both_of_its_processes(live):
     assert span["duration"] > 1e9
     stages = [s for s in live.spans if s["name"] == STAGE and s["parent_id"] == span["span_id"]]
     assert sorted(stage["resource"] for stage in stages) == ["phase", "phase", "waiting"]
-    below = [s["resource"] for s in live.spans if s["parent_id"] in {stage["span_id"] for stage in stages}]
+    below = [s["resource"] for s in live.spans if s.get("parent_id") in {stage["span_id"] for stage in stages}]
     assert sorted(below) == ["answer", "ask"]
     assert span["metrics"][schema.PHASES] == 2
     assert 0.5 < span["metrics"][schema.WAITING_TIME] < span["duration"] / 1e9

@@ -24,10 +24,15 @@ FOREIGN = ("DD_", "DATADOG_", "OTEL_", "BATCHOBS_")
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch, tmp_path):
+def _clean_environment(tmp_path):
+    before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("BATCHOBS_STATE_DIR", str(tmp_path / "state"))
+        del os.environ[name]
+    os.environ["BATCHOBS_STATE_DIR"] = str(tmp_path / "state")
+    yield
+    # A target that is made in this process sets what ddtrace is to read.
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -128,14 +128,15 @@ def test_a_process_that_dies_after_its_sidecar_did_is_left_to_the_second_layer(o
 
 def test_a_sidecar_that_dies_while_its_child_tells_the_start_is_missed_all_the_same(observe, state, silent):
     away = {"DD_TRACE_AGENT_URL": f"http://127.0.0.1:{silent}", "DD_DOGSTATSD_URL": f"unix://{state}/nowhere"}
-    observed = observe("steps", BATCHOBS_RETRY_FOR="12", **QUICK, **away)
+    observed = observe("steps", BATCHOBS_RETRY_FOR="120", **QUICK, **away)
     sidecar = observed.sidecar()
-    wait_until(lambda: len(observed.sidecars()) == 2, "a child tells the start", 10, every=0.01)
+    started = "spool/datadog/*-started.*"
+    wait_until(lambda: list(state.glob(started)), "a child tells the start", 20, observed.sidecars, every=0.01)
     sidecar.kill()
     observed.step()
     observed.tell()
     assert observed.wait() == 0
-    wait_until(lambda: log_lines(state), "the run is told", 5, observed.sidecars, every=0.05)
+    wait_until(lambda: log_lines(state), "the run is told", 30, observed.sidecars, every=0.05)
 
 
 def test_a_run_that_closes_all_descriptors_and_goes_on_has_one_sidecar_and_one_outcome(observe, run_span, state):
