@@ -133,6 +133,7 @@ def test_a_sidecar_that_dies_while_its_child_tells_the_start_is_missed_all_the_s
     started = "spool/datadog/*-started.*"
     wait_until(lambda: list(state.glob(started)), "a child tells the start", 20, observed.sidecars, every=0.01)
     sidecar.kill()
+    sidecar.wait(20)
     observed.step()
     observed.tell()
     assert observed.wait() == 0
