@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from itertools import pairwise
 
 
@@ -19,6 +20,10 @@ def main(role: str, descriptor: int, pidfd: int | None = None) -> None:
     for below, above in pairwise([*kept, os.sysconf("SC_OPEN_MAX")]):
         os.closerange(below + 1, above)
     os.chdir("/")
+    with suppress(OSError, AttributeError):  # a container may forbid it; not on macOS
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            # It does not take the processor from what it observes when it wakes up (sched(7)).
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     # A service manager that ends the task may signal us too; we end by ourselves when the task has.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -163,9 +163,12 @@ class _Observer:
                     self._look()
                     interval = max(self._settings.sample_interval, (time.monotonic() - began) / _LOOKS)
                     look_at = time.monotonic() + min(interval, _SLOWEST * self._settings.sample_interval)
-        process.sample()
         ended_ns = time.time_ns()
+        if "psutil" in sys.modules:
+            process.sample()
         self._let_go()
+        if process.alive:
+            process.sample()
         return ended_ns
 
     def _is_replaced(self) -> bool:
@@ -179,12 +182,7 @@ class _Observer:
         return time.monotonic() - (self._stream_ended or 0.0) > _OUTLIVED_S
 
     def _let_go(self) -> None:
-        """
-        Leave the processor to a process that is about to exit.
-
-        Airflow's supervisor looks once when its child closes its files, and then at the next heartbeat only: whoever
-        delays the child in between holds an executor slot for seconds.
-        """
+        """Leave the processor to a process that is about to exit: its executor slot is held until it has."""
         if self._process.pidfd is None or (self._observation.ended or {}).get("wait", True):
             return
         with selectors.DefaultSelector() as selector:

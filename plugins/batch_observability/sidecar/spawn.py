@@ -16,8 +16,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,21 +36,6 @@ _SHELL = "/bin/sh"
 _DETACH = '"$@" &'
 _SETTLED_WITHIN_S = 0.01
 _STDIO = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_RDWR, 0) for descriptor in range(3)]
-
-
-@contextmanager
-def _modestly() -> Iterator[None]:
-    """What is started in the block does not take the processor from this process when it wakes up (sched(7))."""
-    changed = False
-    with suppress(OSError, AttributeError):  # not on macOS; a container may forbid it
-        if os.sched_getscheduler(0) == os.SCHED_OTHER:
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-            changed = True
-    try:
-        yield
-    finally:
-        if changed:
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 class Observer:
@@ -160,8 +145,7 @@ def detach(
     try:
         if not os.access(sys.executable, os.X_OK):
             raise FileNotFoundError(errno.ENOENT, "not to be executed", sys.executable)
-        with _modestly():
-            shell = os.posix_spawn(_SHELL, command, os.environ, file_actions=actions, setsid=True)
+        shell = os.posix_spawn(_SHELL, command, os.environ, file_actions=actions, setsid=True)
     finally:
         for descriptor in descriptors[1:]:
             os.close(descriptor)
