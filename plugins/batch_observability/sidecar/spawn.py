@@ -32,8 +32,9 @@ log = logging.getLogger("batch_observability")
 
 _MAIN = str(Path(__file__).with_name("__main__.py"))
 _SHELL = "/bin/sh"
-# The program runs in the background of a shell that has nothing else to do.
-_DETACH = '"$@" &'
+# The program runs in the background of a shell that has nothing else to do; a moment later, for while it boots it takes
+# the processor from the start of tasks. What they say meanwhile waits in the socket.
+_DETACH = '(sleep 0.05; exec "$@") &'
 _SETTLED_WITHIN_S = 0.01
 _STDIO = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_RDWR, 0) for descriptor in range(3)]
 
