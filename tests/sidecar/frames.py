@@ -64,6 +64,7 @@ def start(pid: int, state: Path, run: RunContext | None = None, **settings: Any)
         "context": asdict(run),
         "settings": chosen.as_frame(),
         "airflow_tracing": False,
+        "announced": False,
         "path": [],
     }
 

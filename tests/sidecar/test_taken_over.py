@@ -140,18 +140,23 @@ def test_a_sidecar_that_dies_while_its_child_tells_the_start_is_missed_all_the_s
     wait_until(lambda: log_lines(state), "the run is told", 30, observed.sidecars, every=0.05)
 
 
-def test_a_run_that_closes_all_descriptors_and_goes_on_has_one_sidecar_and_one_outcome(observe, run_span, state):
+@pytest.mark.parametrize("ends_at_once", [False, True], ids=["", "and ends before the next sidecar has come"])
+def test_a_run_that_closes_all_descriptors_and_goes_on_has_one_sidecar_and_one_outcome(
+    observe, run_span, state, ends_at_once
+):
     observed = observe("closes all descriptors and goes on", **QUICK)
-    observed.sidecar()
+    first = observed.sidecar()
     observed.step()
-    wait_until(lambda: observed.said().get("went_on"), "it went on", 20, every=0.02)
-    wait_until(lambda: len(observed.sidecars()) == 1, "one sidecar is left", 5, observed.sidecars, every=0.05)
+    wait_until(lambda: observed.said().get("went_on"), "it went on", 20, every=0.005)
+    if not ends_at_once:
+        wait_until(lambda: first not in observed.sidecars(), "the next has come", 20, observed.sidecars, every=0.05)
     observed.tell()
     assert observed.wait() == 0
     run = run_span(observed)
     assert run["meta"]["batch_model.outcome"] == "success"
     assert run["metrics"]["batch_model.rows.read"] == 111
     assert [row["outcome"] for row in rows(state)] == ["success"]
+    assert list((state / "runs").iterdir()) == []
 
 
 def test_a_process_that_is_asked_to_end_and_then_killed_was_stopped(observe, run_span, state, journal):

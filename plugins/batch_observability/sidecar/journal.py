@@ -25,8 +25,10 @@ from batch_observability.usage import birth, host_name
 log = logging.getLogger("batch_observability.sidecar")
 
 _FOLDER = "runs"
-_SUFFIX, _PARTIAL = ".json", ".part"
+_SUFFIX, _PARTIAL, _ANNOUNCED = ".json", ".part", ".next"
 _POLL_S = 0.02
+# A process of ours boots within this, also on a busy host.
+_ARRIVES_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -62,21 +64,29 @@ class Entry:
         return bool(self.birth) and birth(self.pid) != self.birth
 
 
-def begin(state: Path, context: RunContext, began_ns: int, max_stages: int) -> None:
+def begin(state: Path, context: RunContext, began_ns: int, max_stages: int) -> bool:
     """
-    Write the journal of a run of this process that begins, unless there is one: nobody holds it until its sidecar does.
+    Write the journal of a run of this process that begins: nobody holds it until its sidecar does. If there is one,
+    announce to whoever holds it that another sidecar comes.
+
+    Returns:
+        Whether that was announced.
 
     Raises:
         OSError: if it cannot be written.
     """
     path = state / _FOLDER / f"{context.run_id}.json"
-    # Of a run that goes on, another process has written what was known.
-    if context.resumed or path.exists():
-        return
+    if path.exists():
+        path.with_suffix(_ANNOUNCED).touch(0o600)
+        return True
+    # Of a run that goes on, another process has written what was known, be it on another host.
+    if context.resumed:
+        return False
     observation = {"context": asdict(context), "max_stages": max_stages, "phase_began_ns": began_ns}
     entry = Entry(observation, os.getpid(), birth(os.getpid()), host_name(), start_told=False, paused=False)
     private_folder(path.parent)
     write_private(path, json.dumps(vars(entry)))
+    return False
 
 
 class Journal:
@@ -118,6 +128,25 @@ class Journal:
         with os.fdopen(os.dup(descriptor), encoding="utf-8") as file:
             file.seek(0)
             return Entry(**json.load(file))
+
+    @property
+    def awaited(self) -> bool:
+        """Whether another sidecar has been announced that has not come yet."""
+        return self.path.with_suffix(_ANNOUNCED).exists()
+
+    def arrive(self) -> None:
+        """Be the sidecar that was announced."""
+        with suppress(OSError):
+            self.path.with_suffix(_ANNOUNCED).unlink()
+
+    def hand_over(self) -> bool:
+        """Let another sidecar have it; whether there is one. If there is none, it is this process's again."""
+        self.release()
+        give_up = time.monotonic() + _ARRIVES_WITHIN_S
+        while self.awaited and time.monotonic() < give_up:
+            time.sleep(_POLL_S)
+        # The scheduler's helper may just be looking at it.
+        return self.take(patience_s=1.0) is None
 
     def _lock(self, descriptor: int) -> bool:
         """Lock it; whether nobody else has it, and it is still the journal."""
@@ -195,7 +224,7 @@ def tidy(state: Path, max_age_s: float) -> None:
             with suppress(OSError, ValueError, KeyError, TypeError):
                 if time.time() - file.stat().st_mtime <= max_age_s:
                     continue
-                if file.name.endswith(_PARTIAL):
+                if file.name.endswith((_PARTIAL, _ANNOUNCED)):
                     Path(file.path).unlink()
                     continue
                 journal = Journal(state, file.name.removesuffix(_SUFFIX))

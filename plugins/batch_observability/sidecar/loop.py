@@ -95,11 +95,15 @@ class _Observer:
         self._journal = Journal(self._settings.state_path, self._observation.context.run_id)
         choice = choose(self._settings, os.environ, airflow_tracing=start["airflow_tracing"])
         self._delivery = Delivery(self._settings, choice)
-        self._start_told = recall(self._journal, self._delivery.ledger, self._observation)
+        ledger = self._delivery.ledger
+        self._start_told = recall(self._journal, ledger, self._observation, announced=start["announced"])
         for frame in more:
             self._observation.add(frame)
         self._keep()
         ended_ns = self._watch()
+        if self._journal.awaited:
+            self._keep()
+            self._let_go_of_journal = self._journal.kept
         if self._let_go_of_journal and self._is_replaced():
             return
         if self._observation.paused_ns is not None:
@@ -173,8 +177,7 @@ class _Observer:
 
     def _is_replaced(self) -> bool:
         """Whether the run found nobody to talk to and started another sidecar: that one tells it."""
-        # The scheduler's helper may just be looking at it.
-        self._replaced = self._replaced or self._journal.take(patience_s=1.0) is None
+        self._replaced = self._replaced or self._journal.hand_over()
         return self._replaced
 
     def _outlived(self) -> bool:

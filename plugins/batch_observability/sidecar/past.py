@@ -17,9 +17,15 @@ log = logging.getLogger("batch_observability.sidecar")
 _PATIENCE_S = 1.0
 
 
-def recall(journal: Journal, ledger: Ledger, observation: Observation) -> bool:
+def recall(journal: Journal, ledger: Ledger, observation: Observation, *, announced: bool = False) -> bool:
     """
     Go on with a run from its journal on this host or, if it paused on another, from what the ledger has.
+
+    Args:
+        journal: of the run.
+        ledger: where it may be known.
+        observation: of the run, which has just begun in this process.
+        announced: whoever has the journal was told that this process comes.
 
     Returns:
         Whether its start has been told.
@@ -32,6 +38,9 @@ def recall(journal: Journal, ledger: Ledger, observation: Observation) -> bool:
             return entry.start_told
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         log.warning("the journal of run %s cannot be used: %s", run_id, error)
+    finally:
+        if announced:
+            journal.arrive()
     if not observation.context.resumed:
         return False
     observation.phase = 2

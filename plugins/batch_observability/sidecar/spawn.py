@@ -78,8 +78,9 @@ def start_observer(context: RunContext, settings: dict[str, Any], *, airflow_tra
     """
     began_ns = time.time_ns() if context.resumed else context.start_ns
     chosen = Settings.from_frame(settings)
+    announced = False
     try:
-        journal.begin(chosen.state_path, context, began_ns, chosen.max_stages)
+        announced = journal.begin(chosen.state_path, context, began_ns, chosen.max_stages)
     except OSError as error:
         log.debug("the journal of run %s cannot be written: %s", context.run_id, error)
     ours, theirs = socket.socketpair()
@@ -94,6 +95,7 @@ def start_observer(context: RunContext, settings: dict[str, Any], *, airflow_tra
             "context": asdict(context),
             "settings": settings,
             "airflow_tracing": airflow_tracing,
+            "announced": announced,
             "path": sys.path,
         }
     )
