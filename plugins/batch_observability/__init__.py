@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from batch_observability._version import __version__
 from batch_observability.declare import batch_model
-from batch_observability.model import SLA, BatchModel, ModelError
+from batch_observability.model import SLA, BatchModel
+from batch_observability.objective import FinishBy, ModelError
 from batch_observability.run import Run, Stage, current_run
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ __all__ = [
     "SLA",
     "BatchModel",
     "BatchModelMixin",
+    "FinishBy",
     "ModelError",
     "Run",
     "Stage",

@@ -12,6 +12,7 @@ import configparser
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -144,6 +145,10 @@ class Settings:
         _seconds,
         "seconds after its end in Airflow when a run without an outcome is closed from Airflow's records",
     )
+    check_interval: float = _setting(
+        20.0, _seconds, "seconds between two looks for promises that are broken while no run is there to tell it"
+    )
+    strict: bool = _setting(default=False, parse=_boolean, text="refuse a finish_by that names no time zone")
 
     @property
     def ledger(self) -> str:
@@ -220,6 +225,18 @@ def airflow_option(section: str, key: str) -> str | None:
     except (configparser.Error, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}; mend the file") from None
     return parser.get(section, key, fallback=None)
+
+
+@cache
+def is_strict() -> bool:
+    """Return the setting `strict` of this process, from the environment or airflow.cfg; for those who parse models."""
+    text = os.environ.get(f"{PREFIX}STRICT")
+    if text is None:
+        text = airflow_option(SECTION, "strict")
+    try:
+        return text is not None and _boolean(text.strip())
+    except ValueError as error:
+        raise ConfigError(f"setting {PREFIX}STRICT is {text!r}: {error}") from None
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, TypeVar, overload
 
-from batch_observability.model import BatchModel, ModelError
+from batch_observability.model import BatchModel
+from batch_observability.objective import ModelError
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__batch_model__"

@@ -38,6 +38,7 @@ ROOMS = (
     "context",
     "catalog",
     "model",
+    "objective",
     "schema",
     "config",
     "usage",

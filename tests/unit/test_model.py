@@ -136,9 +136,10 @@ def test_an_sla_may_be_a_mapping():
     assert model.sla == SLA(finish_within="20m", min_rows=5)
 
 
-def test_an_unknown_objective_is_told_with_the_model_and_those_that_there_are():
-    message = problem(sla={"finish_in": "20m", "min_rows": 5})
-    assert message.startswith("SLA of batch model 'flight-delay/score_v2.1' has 'finish_in': write one of ")
+@pytest.mark.parametrize("sla", [{"on_time": "20m", "min_rows": 5}, SLA(on_time="20m", min_rows=5)])
+def test_an_unknown_objective_is_told_with_the_model_and_those_that_there_are(sla):
+    message = problem(sla=sla)
+    assert message.startswith("SLA of model 'flight-delay/score_v2.1' has 'on_time': write one of ")
     assert message.partition("write one of ")[2].split(", ") == [
         "start_within",
         "finish_within",
@@ -150,11 +151,22 @@ def test_an_unknown_objective_is_told_with_the_model_and_those_that_there_are():
         "success_rate",
         "window",
         "warn_at",
+        "judge_backfills",
     ]
 
 
+def test_a_misspelt_objective_is_told_what_was_meant():
+    message = problem(sla=SLA(finish_in="20m"))
+    assert message == "SLA of model 'flight-delay/score_v2.1' has 'finish_in': write 'finish_within'"
+
+
+def test_a_mistake_in_an_sla_without_a_model_is_told_when_it_is_used():
+    with pytest.raises(ModelError, match="^SLA 'finish_by' is '25:00': not a time of day"):
+        SLA(finish_by="25:00").objectives()
+
+
 def test_unknown_objectives_need_not_be_text():
-    assert "write one of " in problem(sla={True: "20m", "finish_in": "20m"})
+    assert "write " in problem(sla={True: "20m", "finish_in": "20m"})
 
 
 def test_a_bad_objective_in_a_mapping_is_told_with_the_model():

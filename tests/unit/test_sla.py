@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batch_observability import SLA, ModelError
-from batch_observability.model import FinishBy, format_duration, parse_duration
+from batch_observability import SLA, BatchModel, ModelError
+from batch_observability.objective import FinishBy, format_duration, parse_duration
 
 DURATIONS = ("start_within", "finish_within", "min_duration", "freshness", "window")
 RATIOS = ("max_rejected_ratio", "success_rate", "warn_at")
@@ -22,10 +22,10 @@ def problem(**objective) -> str:
     """Return the message for one wrong objective: one line that names it, shows the value and says what to write."""
     ((name, value),) = objective.items()
     with pytest.raises(ModelError) as caught:
-        SLA(**objective)
+        BatchModel("churn", sla=SLA(**objective))
     message = str(caught.value)
     assert len(message.splitlines()) == 1
-    assert message.startswith(f"SLA {name!r} is {value!r}: ")
+    assert message.startswith(f"SLA {name!r} of model 'churn' is {value!r}: ")
     assert "write" in message
     return message
 

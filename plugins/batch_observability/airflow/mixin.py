@@ -8,7 +8,8 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 
-from batch_observability.model import BatchModel, ModelError
+from batch_observability.model import BatchModel
+from batch_observability.objective import ModelError
 from batch_observability.run import Run, current_run
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from batch_observability import config
-from batch_observability.model import ModelError, format_duration, parse_duration
+from batch_observability.objective import ModelError, format_duration, parse_duration
 
 if TYPE_CHECKING:
     from batch_observability.ledger.store import Ledger
