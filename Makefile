@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 AGENT := .venv-agent
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup postgres demo test test-neighbours test-faults lint coverage bench clean
+.PHONY: help setup postgres demo test test-neighbours test-promises test-faults lint coverage bench clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ test: setup  ## all tests, a real Airflow included
 
 test-neighbours: setup  ## Airflow's own examples with and without the plugin, side by side
 	@$(BIN)/python -m pytest tests/neighbours
+
+test-promises: setup  ## models that break their promises, on a real Airflow
+	@$(BIN)/python -m pytest tests/promises
 
 test-faults: setup  ## kill and hinder what runs, on a real Airflow; writes docs/table-of-deaths.md
 	@$(BIN)/python -m pytest tests/faults

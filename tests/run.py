@@ -1,5 +1,5 @@
 """
-Runs all tests but those that have a target of their own, such as `make test-faults`: `python -m tests.run`, which is `make test`.
+Runs all tests but those that have a target of their own: `python -m tests.run`, which is `make test`.
 
 First those that run in this process, then those that start a real Airflow, all in one pytest with one summary; the
 package's branch coverage must not fall below a floor. Arguments go to pytest, `python -m tests.run tests/unit -x`;
@@ -18,7 +18,7 @@ TESTS = Path(__file__).parent
 # These start servers, and take minutes.
 LAST = ("airflow_e2e", "live")
 # Runs of their own: each fills two processors for minutes.
-APART = ("faults", "neighbours")
+APART = ("faults", "neighbours", "promises")
 COVERAGE_FLOOR = 90
 
 

@@ -148,6 +148,9 @@ class Settings:
     check_interval: float = _setting(
         20.0, _seconds, "seconds between two looks for promises that are broken while no run is there to tell it"
     )
+    deadline_alerts: bool = _setting(
+        default=True, parse=_boolean, text="attach Airflow's deadline alerts to DAGs with models that promise a time"
+    )
     strict: bool = _setting(default=False, parse=_boolean, text="refuse a finish_by that names no time zone")
 
     @property

@@ -29,7 +29,12 @@ class RunContext:
         linked_spans: (trace id, span id) pairs of runs that this one follows.
         attributes: further attributes of the run span, and fields of its log records.
         start_ns: Unix time in nanoseconds.
-        due_ns: when the run was due, None if that is not known or not to be measured.
+        due_ns: when the run was due, None if that is not known.
+        slot: what tells this due run from all others of its task or job.
+        clear_number: how often its DAG run was cleared.
+        backfill: it makes up for the past.
+        declared_ns: since when its task is known as a batch model on this host, None if that is not known.
+        retries_left: it will be tried again if it fails.
         resumed: the run was deferred or rescheduled and goes on.
     """
 
@@ -46,8 +51,33 @@ class RunContext:
     attributes: dict[str, Any] = field(default_factory=dict)
     start_ns: int = field(default_factory=time.time_ns)
     due_ns: int | None = None
+    slot: str = ""
+    clear_number: int = 0
+    backfill: bool = False
+    declared_ns: int | None = None
+    retries_left: bool = False
     resumed: bool = False
     env: str = ""
+
+    @property
+    def is_first_try(self) -> bool:
+        """Whether it is the first attempt at what is due."""
+        return int(self.attributes.get(schema.TRY_NUMBER, 1)) <= 1
+
+
+def metric_tags(model: dict[str, Any], env: str, source: str, of_source: dict[str, str]) -> dict[str, str]:
+    """Return the tags of all metrics of a model; `of_source` are those that its source has."""
+    tags = {
+        schema.TAG_ENV: env,
+        schema.TAG_SERVICE: model["service"],
+        schema.TAG_VERSION: model["version"],
+        schema.TAG_MODEL: model["name"],
+        schema.TAG_OWNER: model["owner"],
+        schema.TAG_TIER: model["tier"],
+        schema.TAG_SOURCE: source,
+        **of_source,
+    }
+    return {name: value for name, value in tags.items() if value}
 
 
 def log_fields(context: RunContext) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,6 +23,7 @@ from batch_observability.channel import Channel, Frame
 from batch_observability.context import RunContext, log_fields
 from batch_observability.guard import guarded
 from batch_observability.ids import derive_span_id, hex_trace_id
+from batch_observability.objective import ModelError, format_duration, parse_duration
 from batch_observability.redact import redact_text
 
 __all__ = ["Run", "RunContext", "Stage", "current_run", "log_fields", "set_current_run"]
@@ -152,6 +154,26 @@ class Run:
         """Record that something happened, as text, at this moment."""
         stage = self.current_stage
         self.tell("event", text=self._redact(str(text))[:_MAX_TEXT], stage=stage.span_id if stage else 0)
+
+    @guarded(None)
+    def extend_sla(self, by: timedelta | str, *, reason: str) -> None:
+        """
+        Grant this run more time than its SLA promises; that is visible wherever the run is.
+
+        Args:
+            by: how much later `finish_within` and `finish_by` may be, `20m` or a timedelta; calls add up.
+            reason: why, for those who wait for the run.
+
+        Raises:
+            ModelError: under pytest, if `by` is no duration; else that is logged.
+        """
+        try:
+            granted = parse_duration(by)
+        except ModelError as error:
+            raise ModelError(f"extend_sla({by!r}): {error}") from None
+        why = self._redact(str(reason))[:_MAX_TEXT]
+        text = f"SLA extended by {format_duration(granted)}: {why}"
+        self.tell("extend_sla", by_s=granted.total_seconds(), reason=why, text=text)
 
     def log_fields(self) -> dict[str, Any]:
         """Fields that make a log line find its trace, at this moment; empty when inert."""

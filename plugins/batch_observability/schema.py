@@ -104,6 +104,9 @@ CHECK = _span("batch_model.check", "doctor", "batchobs-doctor", "batchobs doctor
 
 SPAN_TYPE = "worker"
 RUN_EVENT = "batch model run finished"
+AT_RISK_EVENT, BREACHED_EVENT = "batch model objective at risk", "batch model objective breached"
+RECOVERED_EVENT, EXTENDED_EVENT = "batch model objective recovered", "batch model objective extended"
+MET, BREACHED = "met", "breached"
 # Stages that nobody opened: the processes of a run that was deferred or rescheduled, and the time between two of them.
 PHASE_STAGE, WAITING_STAGE = "phase", "waiting"
 
@@ -123,6 +126,8 @@ MEASUREMENT = _attribute("batch_model.measurement.<name>", "double", "last value
 MEASUREMENT_UNIT = _attribute("batch_model.measurement_unit.<name>", "string", "its unit, if it has one")
 OBJECTIVE = _attribute("batch_model.objective.<objective>", "string", "what the SLA promises, for example 20m")
 SLA_STATE = _attribute("batch_model.sla.<objective>", "string", "met or breached")
+SLA_MARGIN_S = _attribute("batch_model.sla_margin.<objective>", "double", "seconds left at the end; negative is late")
+SLA_EXTENDED = _attribute("batch_model.sla.extended", "double", "seconds that the run granted itself by extend_sla")
 MEMORY_PEAK = _attribute("batch_model.memory.peak", "int", "bytes, of the process tree")
 MEMORY_LIMIT = _attribute("batch_model.memory.limit", "int", "bytes that the control group of the process may have")
 WAITING_TIME = _attribute("batch_model.waiting_time", "double", "seconds that a run was deferred or rescheduled")
@@ -220,4 +225,9 @@ LOG_ERROR_KIND = _log_field("error.kind", "string", "class of the error")
 LOG_ERROR_MESSAGE = _log_field("error.message", "string", "its message")
 LOG_ERROR_STACK = _log_field("error.stack", "string", "its traceback")
 LOG_DURATION = _log_field("batch_model.duration", "double", "seconds, start to end, of a finished run")
+LOG_OBJECTIVE = _log_field("batch_model.sla.objective", "string", "objective that a record is about")
+LOG_PROMISE = _log_field("batch_model.sla.promise", "string", "what it promises, for example 20m")
+LOG_REASON = _log_field("batch_model.sla.reason", "string", "what is known of the cause")
+LOG_DUE = _log_field("batch_model.sla.due", "string", "when the run was due: RFC 3339, UTC")
+LOG_DEADLINE = _log_field("batch_model.sla.deadline", "string", "when it was to be kept: RFC 3339, UTC")
 LOG_STAGES = _log_field("batch_model.stages", "object", "seconds by stage of a finished run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from datetime import UTC, datetime
 from uuid import UUID
 
 from airflow.sdk import TaskInstanceState
@@ -17,7 +18,14 @@ _ids = itertools.count(1)
 
 def server(**values):
     """What the API server tells a task when it starts."""
-    dag_run = {"run_after": None, "conf": None, "team_name": None, "consumed_asset_events": []}
+    dag_run = {
+        "run_type": "manual",
+        "run_after": datetime.now(UTC),
+        "clear_number": 0,
+        "conf": None,
+        "team_name": None,
+        "consumed_asset_events": [],
+    }
     dag_run = DagRun.model_construct(**dag_run | values.pop("dag_run", {}))
     return TIRunContext.model_construct(dag_run=dag_run, **values)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from datetime import datetime
 from types import SimpleNamespace
@@ -31,7 +32,7 @@ DAG_FILE = """
     from airflow.sdk import DAG, BaseOperator, task
     from batch_observability import SLA, BatchModel, BatchModelMixin, batch_model
 
-    SLAS = SLA(finish_by="06:30 Europe/London", finish_within="20m", success_rate=0.99)
+    SLAS = SLA(start_within="5m", finish_by="06:30 Europe/London", finish_within="20m", success_rate=0.99)
     MODEL = BatchModel("churn-score", owner="team-risk", sla=SLAS, runbook="https://example.com")
 
     class Score(BatchModelMixin, BaseOperator):
@@ -157,6 +158,18 @@ def test_a_dag_that_ends_in_the_triggerer_is_no_import_error_because_of_us(parse
     assert tasks.pm.is_registered(listener), "tasks of this process would not be observed any more"
 
 
+@pytest.fixture(params=["dag-processor", "tasks"])
+def command(request, monkeypatch):
+    """Who parses: the DAG processor also attaches deadlines."""
+    monkeypatch.setattr(sys, "argv", ["airflow", request.param])
+    return request.param
+
+
+def test_only_who_keeps_dags_attaches_deadlines(command, parsed):
+    assert len(parsed().deadline or ()) == (command == "dag-processor")
+
+
+@pytest.mark.usefixtures("command")
 def test_a_dag_full_of_models_survives_serialization(parsed):
     serialized = DagSerialization.to_dict(parsed())
     DagSerialization.validate_schema(serialized)
@@ -166,6 +179,7 @@ def test_a_dag_full_of_models_survives_serialization(parsed):
         assert list(operator.extra_links) == ([] if task_id == "plain" else ["Trace in Datadog"])
 
 
+@pytest.mark.usefixtures("command")
 def test_two_parses_are_the_same_to_airflow(parsed):
     # Both are kept, so that nothing of the second can have an address of the first.
     first, second = parsed(), parsed()

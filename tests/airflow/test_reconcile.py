@@ -22,6 +22,7 @@ from batch_observability.export.deliver import Delivery
 from batch_observability.export.target import Choice
 from batch_observability.ids import derive_span_id
 from batch_observability.ledger.records import Verdict
+from batch_observability.sidecar import closing
 from batch_observability.usage import host_name
 from tests.airflow.second_layer import GONE, HERE, PLACE, Host
 from tests.airflow.spooled import RUN, STAGE, points, spans
@@ -328,14 +329,14 @@ def test_where_it_cannot_look_nothing_is_told(host, state, caplog, away):
 
 
 def test_one_run_that_cannot_be_closed_does_not_keep_the_others(host, state, caplog, monkeypatch):
-    other, finished = str(uuid4()), reconcile.telling.finished
+    other, finished = str(uuid4()), closing.telling.finished
 
     def fail_for_one(observation, *args, **kwargs):
         if observation.context.run_id == host.run_id:
             raise RuntimeError("surprise")
         return finished(observation, *args, **kwargs)
 
-    monkeypatch.setattr(reconcile.telling, "finished", fail_for_one)
+    monkeypatch.setattr(closing.telling, "finished", fail_for_one)
     host.airflow("failed")
     host.airflow("failed", run_id=other, map_index=7)
     host.open_row()
@@ -392,7 +393,7 @@ def test_a_run_that_it_cannot_claim_is_not_told(host, state, monkeypatch):
     monkeypatch.setattr(deliver, "make_target", lambda name, environ: Taker())
     host.airflow("success")
     host.known("dead")
-    finished = reconcile.telling.finished
+    finished = closing.telling.finished
     locks = contextlib.ExitStack()
 
     def locked_then(*args, **kwargs):
@@ -402,7 +403,7 @@ def test_a_run_that_it_cannot_claim_is_not_told(host, state, monkeypatch):
         database.execute("BEGIN EXCLUSIVE")
         return finished(*args, **kwargs)
 
-    monkeypatch.setattr(reconcile.telling, "finished", locked_then)
+    monkeypatch.setattr(closing.telling, "finished", locked_then)
     settings = replace(host.settings, ledger_timeout=0.5, export=("datadog",))
     delivery = Delivery(settings, Choice(("datadog",), ()), 0)
     reconciler = Reconciler(settings, delivery, Records(host.database), [HERE], "test", task_spans=True)

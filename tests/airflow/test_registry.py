@@ -24,6 +24,7 @@ AS_TEXT = {
     "tier": "1",
     "runbook": "",
     "objectives": {"finish_within": "20m"},
+    "terms": {"window": "30d", "warn_at": "0.8", "judge_backfills": "False"},
 }
 
 

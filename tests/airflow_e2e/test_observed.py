@@ -87,7 +87,7 @@ def test_a_run_span_says_what_the_contract_says(live):
         schema.TASK_ID: "mixin",
         schema.DAG_RUN_ID: live.ids["declared"],
         schema.OBJECTIVE.replace("<objective>", "finish_within"): "20m",
-        schema.OBJECTIVE.replace("<objective>", "min_rows"): "5",
+        schema.OBJECTIVE.replace("<objective>", "min_rows"): "0",
         schema.MEASUREMENT_UNIT.replace("<name>", "auc"): "fraction",
     }
     assert {name: meta.get(name) for name in expected} == expected

@@ -59,7 +59,43 @@ def migrate(ledger, _index, _count):
     return ledger.migrate()
 
 
-JOBS = {job.__name__: job for job in (write, replay, close, migrate)}
+def claim(ledger, index, count):
+    """Claim the same causes as all others, each its own way round; return the ones to tell."""
+    from tests.ledger.runs import promised
+
+    told = []
+    for number in range(count):
+        key = f"key-{(index + number) % count}"
+        for state in ("at_risk", "breached"):
+            # Who comes first has it at risk, which whoever comes later cannot claim before it is broken.
+            if ledger.apply(promised(key, state, token=f"token-{index}-{number}", time_ns=index)):
+                told.append(f"{state} {key.removeprefix('key-')}")
+    return told
+
+
+def begin(ledger, index, count):
+    """Claim the same episodes as all others, each for a cause of its own; return the ones to tell."""
+    from tests.ledger.runs import promised
+
+    told = []
+    for number in range(count):
+        episode, key = f"episode-{(index + number) % count}", f"key-{index}-{number}"
+        values = {"objective": "freshness", "episode": episode, "token": f"token-{index}"}
+        if index % 2:
+            ledger.apply(promised(key, "at_risk", **values))
+        if ledger.apply(promised(key, **values)):
+            told.append(episode)
+    return told
+
+
+def recover(ledger, index, _count):
+    """Say that all is well again; return whether to tell it."""
+    from tests.ledger.runs import recovered
+
+    return ledger.apply(recovered(before_ns=10**9, token=f"token-{index}"))
+
+
+JOBS = {job.__name__: job for job in (write, replay, close, migrate, claim, begin, recover)}
 
 
 def main(url, processes, job, count):

@@ -5,7 +5,18 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 
-from batch_observability.ledger.records import Finished, Measurement, Paused, Run, Stage, Started, Verdict
+from batch_observability.ledger.records import (
+    Declared,
+    Finished,
+    Measurement,
+    Paused,
+    Promised,
+    Recovered,
+    Run,
+    Stage,
+    Started,
+    Verdict,
+)
 
 MODEL = {
     "name": "churn",
@@ -64,3 +75,31 @@ def finished(run_id="run-1", outcome="success", token="token-1", closed_by="side
         "measurements": (Measurement(name="auc", value=0.5, unit="ratio", time_ns=3),),
     }
     return Finished(run=of, outcome=outcome, token=token, closed_by=closed_by, **{**known, **values})
+
+
+def promised(key="key-1", state="breached", token="token-1", **values):
+    """Return that the task `score` of the DAG `nightly` finishes too late."""
+    known = {
+        "objective": "finish_within",
+        "promise": "20m",
+        "model": MODEL,
+        "source": "airflow",
+        "env": "prod",
+        "resource": "nightly.score",
+        "dag_id": "nightly",
+        "task_id": "score",
+        "dag_run_id": "scheduled__1",
+        "time_ns": 100,
+        "told_by": "sidecar",
+    }
+    return Promised(key=key, state=state, token=token, **{**known, **values})
+
+
+def recovered(**values):
+    known = {"model_name": "churn", "objective": "finish_within", "before_ns": 0, "time_ns": 900, "token": "token-1"}
+    return Recovered(**{**known, **values})
+
+
+def declared(**values):
+    known = {"dag_id": "nightly", "task_id": "score", "source": "airflow", "model": MODEL, "since_ns": 50}
+    return Declared(**{**known, **values})

@@ -31,9 +31,9 @@ def batchobs(url, monkeypatch):
 
 def test_migrate_says_from_which_revision_to_which(batchobs, capsys):
     assert batchobs("migrate") == 0
-    assert capsys.readouterr().out == "schema revision: nothing -> 0001\n"
+    assert capsys.readouterr().out == "schema revision: nothing -> 0002\n"
     assert batchobs("migrate") == 0
-    assert capsys.readouterr().out == "schema revision: 0001 -> 0001\n"
+    assert capsys.readouterr().out == "schema revision: 0002 -> 0002\n"
 
 
 def test_info_fits_on_a_screen(batchobs, capsys, url):

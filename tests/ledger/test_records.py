@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_observability.ledger.records import (
+    Declared,
+    Extended,
     Finished,
+    Margin,
     Measurement,
     Paused,
+    Promised,
+    Recovered,
     Run,
     Stage,
     Started,
@@ -20,7 +25,7 @@ from batch_observability.ledger.records import (
     decode,
     encode,
 )
-from tests.ledger.runs import finished, run, started, verdict
+from tests.ledger.runs import finished, promised, run, started, verdict
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -29,7 +34,9 @@ JSON = st.recursive(
 )
 PLAIN = {
     "str": st.text(),
+    "bool": st.booleans(),
     "int": st.integers(),
+    "float | None": st.none() | st.floats(allow_nan=False),
     "int | None": st.none() | st.integers(),
     "float": st.floats(allow_nan=False),
     "Model": st.dictionaries(st.text(), JSON, max_size=3),
@@ -51,7 +58,12 @@ CHANGES = st.one_of(
         run=RUNS,
         stages=st.lists(records(Stage), max_size=2).map(tuple),
         measurements=st.lists(records(Measurement), max_size=2).map(tuple),
+        margins=st.lists(records(Margin), max_size=2).map(tuple),
     ),
+    records(Promised),
+    records(Recovered),
+    records(Extended, run=RUNS),
+    records(Declared),
 )
 
 
@@ -85,6 +97,14 @@ def test_what_has_a_default_may_be_missing():
     assert Run.from_json(values).map_index == -1
 
 
+def test_what_was_told_before_there_were_promises_is_read():
+    values = encode(finished())
+    for name in ("kept", "extended_s", "margins"):
+        del values[name]
+    del values["run"]["clear_number"]
+    assert decode(values) == replace(decode(encode(finished(of=decode(values).run))), kept=0)
+
+
 def test_what_is_not_known_is_passed_over():
     """A newer version, which wrote the spool, knew more."""
     values = encode(finished())
@@ -95,7 +115,7 @@ def test_what_is_not_known_is_passed_over():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (None, "no change of the ledger: its kind is None, not one of started, paused, verdict, finished"),
+        (None, "no change of the ledger: its kind is None, not one of started, paused, verdict, finished, "),
         ({"kind": ["x" * 90]}, "no change of the ledger: its kind is ['xxx"),
         ({"kind": "started"}, "Started has no run"),
         ({"kind": "started", "run": 1}, "Run is int: not an object"),
@@ -107,6 +127,7 @@ def test_what_is_not_known_is_passed_over():
         ({**encode(finished()), "cpu_s": 10**400}, "Finished.cpu_s is 1000"),
         ({**encode(finished()), "stages": {}}, "Finished.stages is {}: not a list"),
         ({**encode(finished()), "stages": [{}]}, "Stage has no span_id"),
+        ({**encode(promised()), "missed": 1}, "Promised.missed is 1: not true or false"),
     ],
 )
 def test_what_is_no_change_is_told_with_its_field(values, message):

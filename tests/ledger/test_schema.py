@@ -63,13 +63,13 @@ def test_a_server_is_migrated_only_when_it_is_told_to(url):
     with pytest.raises(LedgerError, match="has no tables yet: run batchobs ledger migrate") as raised:
         ledger.apply(started())
     assert not raised.value.retry
-    assert ledger.migrate() == "nothing -> 0001"
+    assert ledger.migrate() == "nothing -> 0002"
     assert ledger.apply(started())
 
 
 def test_migrating_again_changes_nothing(ledger):
     ledger.apply(finished())
-    assert ledger.migrate() == "0001 -> 0001"
+    assert ledger.migrate() == "0002 -> 0002"
     assert ledger.outcomes(["run-1"]) == {"run-1": "success"}
 
 
@@ -85,25 +85,63 @@ def test_nothing_is_written_to_a_newer_schema(ledger, url, rows):
     assert rows("SELECT version_num FROM alembic_version") == [{"version_num": "0999"}]
 
 
-def test_an_older_file_migrates_itself_and_an_older_server_says_so(ledger, url, rows, dialect, monkeypatch):
-    """As if this version had a revision before the first."""
-    monkeypatch.setattr(migrations, "REVISIONS", ("0000", "0001"))
-    rows("UPDATE alembic_version SET version_num = '0000'")
-    migrated = []
-    monkeypatch.setattr(
-        migrations,
-        "upgrade",
-        lambda connection: migrated.append(
-            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'").rowcount
-        ),
-    )
+# As the version before wrote them: two runs of a model, of which one is open, and one of another.
+OLDER = (
+    """INSERT INTO models VALUES
+        ('churn', '{"name": "churn"}', 1000, 3000), ('never', '{"name": "never"}', 2000, 2000)""",
+    """INSERT INTO tasks VALUES ('nightly', 'score', '{"name": "churn"}', 1000, 3000)""",
+    *(
+        f"""INSERT INTO runs (run_id, source, start_ns, end_ns, outcome, model_name, model_version, service, owner,
+            tier, env, resource, dag_id, task_id, job, dag_run_id, map_index, try_number, trace_id, span_id, host, pid,
+            model)
+        VALUES ('{name}', 'airflow', {start_ns}, {end_ns}, {outcome}, '{model}', '1', 's', 'o', '1', 'prod',
+            'nightly.score', 'nightly', 'score', '', '{name}', -1, 1, '{"f" * 32}', '{"f" * 16}', 'h', 1, '{{}}')"""
+        for name, start_ns, end_ns, outcome, model in (
+            ("first", 1000, 1500, "'success'", "churn"),
+            ("second", 2000, 2500, "'success'", "churn"),
+            ("open", 3000, "NULL", "NULL", "churn"),
+            ("failed", 2000, 2600, "'failed'", "never"),
+        )
+    ),
+)
+
+
+@pytest.fixture
+def older(url, dialect):
+    """Address of a ledger of the version before promises, with runs in it."""
+    opened = Ledger(url, TIMEOUT_S)
+    opened._dialect.prepare()
+    with opened._dialect.migrating(opened._engine, lambda: False) as connection:
+        migrations.upgrade(connection, "0001")
+        for statement in OLDER:
+            connection.exec_driver_sql(statement)
+    opened.close()
+    return url
+
+
+def test_an_older_file_migrates_itself_and_an_older_server_says_so(older, dialect):
     if dialect == "sqlite":
-        assert Ledger(url, TIMEOUT_S).apply(started())
+        assert Ledger(older, TIMEOUT_S).apply(started())
     else:
-        with pytest.raises(LedgerError, match="is at schema revision 0000, 0001 is needed: run batchobs ledger migr"):
-            Ledger(url, TIMEOUT_S).apply(started())
-        assert Ledger(url, TIMEOUT_S).migrate() == "0000 -> 0001"
-    assert migrated == [1]
+        with pytest.raises(LedgerError, match="is at schema revision 0001, 0002 is needed: run batchobs ledger migr"):
+            Ledger(older, TIMEOUT_S).apply(started())
+        assert Ledger(older, TIMEOUT_S).migrate() == "0001 -> 0002"
+
+
+def test_nothing_is_lost_when_an_older_ledger_is_migrated(older):
+    ledger = Ledger(older, TIMEOUT_S)
+    assert ledger.migrate() == "0001 -> 0002"
+    assert ledger.newest_successes() == {
+        "churn": ({"name": "churn"}, 1000, 2500),
+        "never": ({"name": "never"}, 2000, None),
+    }
+    assert [(found.run.run_id, found.run.clear_number) for found in ledger.open_runs("airflow")] == [("open", 0)]
+    assert ledger.info()["outcomes"] == {"failed": 1, "success": 2}
+    never, churn = reversed(ledger.attainment(0, 2000))
+    assert (churn.succeeded, churn.recent_succeeded, churn.open_runs, churn.kept) == (2, 1, 1, {})
+    assert (never.failed, never.last_outcome, never.last_success_ns) == (1, "failed", None)
+    assert ledger.apply(finished(of=ledger.open_runs("airflow")[0].run, kept=1))
+    assert ledger.attainment(0, 0)[0].kept == {"start_within": 1}
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(url, monkeypatch):
@@ -117,4 +155,4 @@ def test_a_migration_that_fails_leaves_nothing_behind(url, monkeypatch):
     with pytest.raises(LedgerError, match="No space left on device"):
         Ledger(url, TIMEOUT_S).migrate()
     monkeypatch.undo()
-    assert Ledger(url, TIMEOUT_S).migrate() == "nothing -> 0001"
+    assert Ledger(url, TIMEOUT_S).migrate() == "nothing -> 0002"

@@ -58,8 +58,17 @@ class Observed:
             run_id=service,
             source="cron",
             resource="observed",
-            model={"name": "observed", "version": "1", "service": service, "owner": "", "tier": "3", "objectives": {}},
+            model={
+                "name": "observed",
+                "version": "1",
+                "service": service,
+                "owner": "",
+                "tier": "3",
+                "objectives": self._options.get("objectives", {}),
+                "terms": self._options.get("terms", {}),
+            },
             tags={"job": "observed"},
+            due_ns=self._options.get("due_ns"),
             trace_id=self._options["trace_id"],
             span_id=self._options["trace_id"] >> 64,
             resumed=self._options.get("resumed", False),
@@ -264,6 +273,24 @@ def close_all_and_go_on(observed: Observed) -> None:
     observed.end()
 
 
+def hold_the_interpreter(observed: Observed) -> None:
+    """Be in native code that keeps the interpreter's lock, for as long as told on stdin."""
+    with observed.begin().stage("native"):
+        seconds = float(sys.stdin.readline())
+        observed.tell(held=True)
+        ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+    observed.end()
+
+
+def extend(observed: Observed) -> None:
+    """Grant itself what is told on stdin, line by line."""
+    run = observed.begin()
+    for line in sys.stdin:
+        run.extend_sla(line.strip(), reason="a large month")
+        observed.tell(extended=line.strip())
+    observed.end()
+
+
 def refuse_to_end(observed: Observed) -> None:
     """Tell that it was asked to end, as the adapter does, and do not."""
     run = observed.begin()
@@ -313,6 +340,8 @@ SCENARIOS: dict[str, Callable[[Observed], None]] = {
     "steps": step,
     "closes all descriptors and goes on": close_all_and_go_on,
     "refuses to end": refuse_to_end,
+    "holds the interpreter": hold_the_interpreter,
+    "extends": extend,
     "no process": without_a_process,
     "no shell": without_a_shell,
     "shell cannot fork": with_a_shell_that_cannot_fork,

@@ -188,7 +188,7 @@ def test_the_end_is_acknowledged_when_it_is_on_disk_or_where_the_container_ends_
     acknowledged = []
     original = loop.Delivery.deliver
 
-    def deliver(self, batch, change, on_safe):
+    def deliver(self, batch, change, on_safe, **options):
         def looked(on_disk):
             on_safe(on_disk)
             ours.setblocking(False)
@@ -197,7 +197,7 @@ def test_the_end_is_acknowledged_when_it_is_on_disk_or_where_the_container_ends_
             except BlockingIOError:
                 acknowledged.append(b"")
 
-        return original(self, batch, change, looked)
+        return original(self, batch, change, looked, **options)
 
     monkeypatch.setattr(loop.Delivery, "deliver", deliver)
     ours.sendall(lines(start(os.getpid(), state), end(wait=wait)))

@@ -20,9 +20,9 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 # Top to bottom: a room imports only from rooms below it. Rooms that are not built yet have their place already.
 ROOMS = (
     "__init__",  # the front door
+    "cli",
     "airflow",
     "cron",
-    "cli",
     "web",
     "datadog",
     "sidecar",

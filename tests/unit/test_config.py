@@ -34,6 +34,9 @@ VALUES = {
     "ledger_timeout": ("0.5", 0.5),
     "reconcile_interval": ("30", 30.0),
     "reconcile_after": ("120", 120.0),
+    "check_interval": ("60", 60.0),
+    "deadline_alerts": ("no", False),
+    "strict": ("on", True),
 }
 WRONG = [
     ("export", "splunk", "'splunk' is no target: write a comma separated list of datadog, otlp, spool, or auto"),
@@ -61,6 +64,9 @@ WRONG = [
     ("ledger_timeout", "5s", "write a number of seconds, for example 2.5"),
     ("reconcile_interval", "0", "write a number of seconds between 0 and 86400"),
     ("reconcile_after", "-1", "write a number of seconds between 0 and 86400"),
+    ("check_interval", "1m", "write a number of seconds, for example 2.5"),
+    ("deadline_alerts", "maybe", "write true or false"),
+    ("strict", "very", "write true or false"),
 ]
 settings_and_values = pytest.mark.parametrize(
     ("name", "text", "value"), [(name, *VALUES[name]) for name in VALUES], ids=VALUES
@@ -94,6 +100,9 @@ def test_defaults():
         "ledger_timeout": 20.0,
         "reconcile_interval": 60.0,
         "reconcile_after": 15.0,
+        "check_interval": 20.0,
+        "deadline_alerts": True,
+        "strict": False,
     }
 
 

@@ -161,7 +161,7 @@ def test_a_misspelt_objective_is_told_what_was_meant():
 
 
 def test_a_mistake_in_an_sla_without_a_model_is_told_when_it_is_used():
-    with pytest.raises(ModelError, match="^SLA 'finish_by' is '25:00': not a time of day"):
+    with pytest.raises(ModelError, match=r"^SLA 'finish_by' is '25:00': not a time of day"):
         SLA(finish_by="25:00").objectives()
 
 

@@ -70,4 +70,5 @@ def as_text(model: BatchModel) -> dict[str, Any]:
         "tier": str(model.tier),
         "runbook": model.runbook,
         "objectives": model.objectives(),
+        "terms": model.sla.terms() if model.sla else {},
     }

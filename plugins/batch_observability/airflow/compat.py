@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -105,16 +106,32 @@ def is_resumed(task_instance: Any) -> bool:
     return bool(server and (server.next_method or server.task_reschedule_count))
 
 
-def run_after(task_instance: Any) -> datetime | None:
-    """Return when the DAG run was due."""
-    server = task_instance._ti_context_from_server  # noqa: SLF001
-    return server.dag_run.run_after if server else None
+@dataclass(frozen=True)
+class DagRun:
+    """
+    What a task process knows of its DAG run.
+
+    Attributes:
+        run_type: `scheduled`, `manual`, `backfill`, `asset_triggered` and so on.
+        run_after: when it was due; of one that was triggered, when that was, or when it was to begin.
+        clear_number: how often it was cleared.
+        retries_left: whether this try will be followed by another if it fails.
+    """
+
+    run_type: str
+    run_after: datetime
+    clear_number: int
+    retries_left: bool
 
 
-def was_cleared(task_instance: Any) -> bool:
-    """Whether the DAG run was cleared: the try before this one may be in another trace."""
+def dag_run(task_instance: Any) -> DagRun | None:
+    """Return what is known of the DAG run of a task instance; None if nothing is."""
     server = task_instance._ti_context_from_server  # noqa: SLF001
-    return bool(server and server.dag_run.clear_number)
+    if server is None:
+        return None
+    run = server.dag_run
+    kind = str(getattr(run.run_type, "value", run.run_type))
+    return DagRun(kind, run.run_after, run.clear_number or 0, bool(server.should_retry))
 
 
 def in_process(task_instance: Any) -> bool:

@@ -14,22 +14,33 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
+from batch_observability.airflow import registry
+from batch_observability.airflow.attempt import SOURCE
 from batch_observability.airflow.dag_run_spans import dag_run_signals
+from batch_observability.airflow.expected import expected
 from batch_observability.airflow.reconcile import Reconciler
 from batch_observability.airflow.records import Records
+from batch_observability.airflow.registry import Declared
 from batch_observability.channel import Frame, FrameReader
 from batch_observability.config import Settings
 from batch_observability.export.deliver import Delivery
 from batch_observability.export.log_file import log_problems_to
 from batch_observability.export.replay import replay
 from batch_observability.export.target import choose
+from batch_observability.ledger import records as ledger
 from batch_observability.ledger.records import Verdict
+from batch_observability.sla.watch import Expected, Watcher
 
 log = logging.getLogger("batch_observability.helper")
 
 _REPLAY_S = 30.0
 _TICK = "tick"
+# DAG runs that ended before that are looked at for promises that go on only.
+_LOOK_BACK = timedelta(days=1)
+# To count all runs of a window takes a second where there are a million. What breaks a rate is told by the run itself.
+_RATES_S = 300.0
 # A run that has just begun may not be in the ledger yet when something is said of its DAG run.
 _AGAIN_AFTER_S = 3.0
 
@@ -79,7 +90,8 @@ class _Helper:
         self._reconciler = Reconciler(
             settings, self._delivery, self._records, begin["hosts"], self._env, task_spans=self._spans
         )
-        self._next_look = time.monotonic()
+        self._watcher = Watcher(settings, self._delivery, "helper", self._env, self._expected)
+        self._next_look = self._next_check = self._next_rates = time.monotonic()
         # DAG runs that have ended, and when to look at them.
         self._ended: list[tuple[float, tuple[str, str]]] = []
         self._verdicts: list[tuple[float, Verdict]] = []
@@ -128,3 +140,14 @@ class _Helper:
             answered = self._reconciler.run(ended) is not None
             later = [one for one in self._ended if one[0] > now]
             self._ended = later if answered else [*later, *((self._next_look, dag_run) for dag_run in ended)]
+        if self._reconciles and self._next_check <= now:
+            self._next_check = now + self._settings.check_interval
+            self._watcher.look(rates=self._next_rates <= now)
+            self._next_rates = now + _RATES_S if self._next_rates <= now else self._next_rates
+
+    def _expected(self) -> tuple[list[Expected], list[ledger.Declared]] | None:
+        # What was written down on another host is known once it has run.
+        ran = {task: Declared(*one) for task, one in self._delivery.ledger.known_tasks(SOURCE).items()}
+        models = {**ran, **registry.declared(self._settings.state_path)}
+        now = datetime.now(UTC)
+        return expected(self._records, models, self._env, now, now - _LOOK_BACK)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from batch_observability import config, schema
-from batch_observability.airflow import compat
+from batch_observability.airflow import compat, registry
 from batch_observability.airflow.attempt import Attempt, as_text
 from batch_observability.airflow.correlation import correlate_logs
 from batch_observability.channel import Channel
@@ -20,6 +20,7 @@ from batch_observability.model import BatchModel
 from batch_observability.run import Run, RunContext, set_current_run
 from batch_observability.schema import Outcome
 from batch_observability.sidecar.spawn import Observer, start_observer
+from batch_observability.sla.promises import due_ns, is_backfill, slot_of, unix_ns
 from batch_observability.usage import process_usage
 
 # How long the end may wait for a socket that is full; the end's budget is 20 ms.
@@ -151,8 +152,9 @@ def _context(ti: Any, model: BatchModel, settings: config.Settings, *, tracing: 
         str(ti.id), ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index, ti.try_number
     )
     resumed = compat.is_resumed(ti)
-    due = compat.run_after(ti) if ti.try_number == 1 and not resumed else None
-    followed = ti.try_number > 1 and not compat.was_cleared(ti)
+    dag_run = compat.dag_run(ti)
+    # If the DAG run was cleared, the try before this one may be in another trace.
+    followed = ti.try_number > 1 and not (dag_run and dag_run.clear_number)
     links = [(producer.trace_id, producer.span_id) for producer in compat.announced_by_producers(ti)]
     return RunContext(
         **attempt.of_run(place.trace_id),
@@ -161,10 +163,22 @@ def _context(ti: Any, model: BatchModel, settings: config.Settings, *, tracing: 
         orphan_parent_id=orphan_parent_id,
         linked_spans=(*links, *([(place.trace_id, attempt.before(place.trace_id))] if followed else ())),
         start_ns=int(ti.start_date.timestamp() * 1e9) if resumed and ti.start_date else time.time_ns(),
-        due_ns=int(due.timestamp() * 1e9) if due else None,
+        **(_due(ti, dag_run, settings) if dag_run else {}),
         resumed=resumed,
         env=config.environment(),
     )
+
+
+def _due(ti: Any, dag_run: compat.DagRun, settings: config.Settings) -> dict[str, Any]:
+    due = due_ns(dag_run.run_type, unix_ns(dag_run.run_after))
+    return {
+        "due_ns": due,
+        "slot": slot_of(dag_run.run_type, due, ti.run_id),
+        "clear_number": dag_run.clear_number,
+        "backfill": is_backfill(dag_run.run_type),
+        "declared_ns": registry.declared_since(settings.state_path, ti.dag_id, ti.task_id),
+        "retries_left": dag_run.retries_left,
+    }
 
 
 def _parents(ti: Any, carried: int, settings: config.Settings, *, tracing: bool) -> tuple[int | None, int | None]:

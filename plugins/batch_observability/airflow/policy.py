@@ -7,6 +7,7 @@ Called at every parse, for every DAG and task: it is quick and harms nothing.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pluggy
@@ -22,7 +23,7 @@ hookimpl = pluggy.HookimplMarker("airflow.policy")
 @guarded(None)
 def dag_policy(dag: Any) -> None:
     """
-    Write down which tasks are batch models, and withdraw our listener where a DAG has tasks that end in the triggerer.
+    Write down which tasks are batch models, attach deadlines; withdraw our listener where it stands in the way.
 
     Airflow makes such a DAG an import error where any listener is registered, for there is nobody to call it when the
     task ends (dag_processing/dagbag.py). The policy is asked just before. Only this process is concerned, which parses:
@@ -30,10 +31,18 @@ def dag_policy(dag: Any) -> None:
     """
     if any(getattr(task, "end_from_trigger", False) for task in dag.tasks):
         compat.withdraw_listener("batch_observability.airflow.listener")
+    # `airflow dags reserialize` and `airflow dags test` keep DAGs too: theirs are to be the same.
+    if not compat.is_dag_processor() and sys.argv[1:2] != ["dags"]:
+        return
+    settings = compat.settings()
     if compat.is_dag_processor():
         from batch_observability.airflow import registry
 
-        registry.declare(dag, compat.settings().state_path)
+        registry.declare(dag, settings.state_path)
+    if settings.deadline_alerts:
+        from batch_observability.airflow import deadline
+
+        deadline.attach(dag)
 
 
 @hookimpl

@@ -29,11 +29,11 @@ from batch_observability.ledger.records import OpenRun
 from batch_observability.ledger.store import LedgerError
 from batch_observability.run import RunContext
 from batch_observability.schema import Outcome
-from batch_observability.sidecar import row as rows_of
-from batch_observability.sidecar import telling
+from batch_observability.sidecar.closing import close_run
 from batch_observability.sidecar.ending import Ending, judged
 from batch_observability.sidecar.journal import Entry, Journal, run_ids
 from batch_observability.sidecar.observation import Observation, context_of, restore
+from batch_observability.sidecar.promises import promises_of
 
 log = logging.getLogger("batch_observability.helper")
 
@@ -194,10 +194,19 @@ class Reconciler:
         if observation.phase > 1 and observation.paused_ns is None:
             observation.close_phase(None)
         token = f"{case.run_id}-{time.time_ns()}"
-        batch = telling.finished(observation, end, host=host, with_start=not start_told)
-        change = rows_of.finished(observation, end, host=host, token=token, closed_by="scheduler")
-        # Its sidecar may be about to tell it, and sends what it cannot claim.
-        report = self._delivery.deliver(batch, change, must_claim=True)
+        report = close_run(
+            observation,
+            end,
+            promises_of(observation, self._delivery, "helper", pid=end.pid, host=host),
+            self._delivery,
+            host=host,
+            token=token,
+            closed_by="scheduler",
+            with_start=not start_told,
+            patience_s=self._settings.ledger_timeout,
+            # Its sidecar may be about to tell it, and sends what it cannot claim.
+            must_claim=True,
+        )
         if case.journal is not None and not report.ledger:
             case.journal.remove()
         return report.told

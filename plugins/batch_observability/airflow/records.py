@@ -7,10 +7,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from batch_observability.airflow import due_records
 from batch_observability.redact import redact_text
 
 log = logging.getLogger("batch_observability.helper")
@@ -84,6 +86,32 @@ class Records:
 
         return self._ask_all("the tries of running DAG runs", read)
 
+    def dags(self, dag_ids: Collection[str], now: datetime) -> list[Row] | None:
+        """Return what Airflow says of some DAGs, and whether their next DAG run is due and there is none."""
+
+        def read(connection: Any) -> Iterator[Row]:
+            for some in _chunks(sorted(dag_ids)):
+                yield from _read(connection, due_records.select_dags(some, now))
+
+        return self._ask("the DAGs of batch models", read)
+
+    def instances(self, wanted: due_records.Wanted) -> list[Row] | None:
+        """Return task instances with what concerns their DAG runs; those tried before have an `earlier_start`."""
+
+        def read(connection: Any) -> Iterator[Row]:
+            for some in _chunks(sorted(wanted.tasks)):
+                these = replace(wanted, tasks=some)
+                earlier: dict[tuple[Any, ...], datetime] = {}
+                for query in (due_records.select_first_pokes(these), due_records.select_first_tries(these)):
+                    for *place, start in connection.execute(query):
+                        earlier[tuple(place)] = start
+                for row in _read(connection, due_records.select_instances(these)):
+                    place = [row[name] for name in ("dag_id", "run_id", "task_id", "map_index")]
+                    row["earlier_start"] = _utc(earlier.get(tuple(place)))
+                    yield row
+
+        return self._ask("the instances of batch models", read)
+
     def given_up(self, row: Row) -> str:
         """Return what the scheduler said when it gave a try up, "" if it did not."""
         from sqlalchemy import Integer, String, column, select, table
@@ -122,8 +150,17 @@ class Records:
 
 
 def _read(connection: Any, query: Any) -> Iterator[Row]:
-    for row in connection.execute(query).mappings():
-        yield {name: _utc(value) for name, value in row.items()}
+    result = connection.execute(query)
+    names = tuple(result.keys())
+    for row in result:
+        yield {
+            name: _utc(value) if isinstance(value, datetime) else value for name, value in zip(names, row, strict=True)
+        }
+
+
+def _chunks(chosen: list[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(chosen), _AT_ONCE):
+        yield chosen[start : start + _AT_ONCE]
 
 
 def _is_uuid(text: str) -> bool:

@@ -37,9 +37,7 @@ def declare(dag: Any, state: Path) -> None:
         OSError: if they cannot be written.
     """
     models = {task.task_id: as_text(model) for task in dag.tasks if (model := model_of(task)) is not None}
-    # Names of DAGs that differ in other characters only are told apart by the digest.
-    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", dag.dag_id)[:100]
-    path = state / _FOLDER / f"{stem}-{hashlib.sha256(dag.dag_id.encode()).hexdigest()[:12]}.json"
+    path = _path(state, dag.dag_id)
     if not models:
         path.unlink(missing_ok=True)
         return
@@ -53,6 +51,18 @@ def declare(dag: Any, state: Path) -> None:
     }
     private_folder(path.parent)
     write_private(path, json.dumps({"dag_id": dag.dag_id, "tasks": tasks}))
+
+
+def declared_since(state: Path, dag_id: str, task_id: str) -> int | None:
+    """Return since when a task has a model; None if that was not written down here."""
+    one = _read(_path(state, dag_id)).get((dag_id, task_id))
+    return one.since_ns if one else None
+
+
+def _path(state: Path, dag_id: str) -> Path:
+    # Names of DAGs that differ in other characters only are told apart by the digest.
+    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", dag_id)[:100]
+    return state / _FOLDER / f"{stem}-{hashlib.sha256(dag_id.encode()).hexdigest()[:12]}.json"
 
 
 def declared(state: Path) -> dict[tuple[str, str], Declared]:

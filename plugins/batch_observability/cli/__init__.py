@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from batch_observability._version import __version__
-from batch_observability.cli import doctor, ledger, spool
+from batch_observability.cli import check, doctor, ledger, sla, spool, watch
 from batch_observability.config import ConfigError
 
 _USAGE_ERROR = 2
+_NOT_READ = 1
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and end."""
+        self.exit(_USAGE_ERROR, f"{self.prog}: {message} ({self.prog} --help says what there is)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,14 +31,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 if all is well, 1 if the answer is no, 2 for a mistake in what was asked.
     """
-    parser = argparse.ArgumentParser(prog="batchobs", description="Batch models made observable.")
+    parser = _Parser(prog="batchobs", description="Batch models made observable.")
     parser.add_argument("--version", action="version", version=f"batchobs {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for room in (doctor, ledger, spool):
+    for room in (check, doctor, ledger, sla, spool, watch):
         room.add_parser(commands)
     options = parser.parse_args(arguments)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
     except ConfigError as error:
         print(f"batchobs: {error}", file=sys.stderr)  # noqa: T201  (the command's voice)
         return _USAGE_ERROR
+    except BrokenPipeError:
+        # Who reads it has seen enough, as `head` has. Nothing is left for the interpreter to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _NOT_READ
+    return code

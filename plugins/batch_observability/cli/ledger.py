@@ -33,7 +33,9 @@ def add_parser(commands: Any) -> None:
     info = actions.add_parser("info", help="say where it is and what is in it")
     info.add_argument("--json", action="store_true", help="print one JSON object")
     info.set_defaults(run=_command(_info))
-    prune = actions.add_parser("prune", help="delete runs that ended long ago, with their stages and measurements")
+    prune = actions.add_parser(
+        "prune", help="delete runs that ended long ago, with their stages, measurements and breaches"
+    )
     prune.add_argument(
         "--keep", type=_duration, required=True, metavar="DURATION", help="what ended within it stays, for example 400d"
     )
@@ -76,6 +78,7 @@ def _info(ledger: Ledger, options: argparse.Namespace) -> str:
         f"dialect  {info['dialect']}, schema revision {info['revision']}",
         f"size     {info['size'] / 1e6:,.1f} MB",
         f"runs     {info['runs']:,}, {info['open']:,} of them open",
+        f"breaches {info['breaches']:,}, {info['open_breaches']:,} of them open",
     ]
     if info["runs"]:
         lines += [f"oldest   {_clock(info['oldest_ns'])}", f"newest   {_clock(info['newest_ns'])}"]

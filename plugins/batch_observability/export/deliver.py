@@ -16,16 +16,19 @@ from dataclasses import dataclass, field
 from batch_observability import schema
 from batch_observability.config import Settings
 from batch_observability.export.log_file import append_log
+from batch_observability.export.sending import Sending
 from batch_observability.export.signals import METRICS, Batch, Point
 from batch_observability.export.spool import LEDGER, Spool
 from batch_observability.export.spool_file import Entry
 from batch_observability.export.target import GROUPS, INSTALL, Choice, ExportError, Target, make_target, taken_by
-from batch_observability.ledger.records import Change, Finished, encode
+from batch_observability.ledger.records import Change, Finished, Promised, Recovered, encode
 from batch_observability.ledger.store import Ledger, LedgerError
 from batch_observability.redact import redact_text
 
 log = logging.getLogger("batch_observability.export")
 
+# Of each of these one telling takes effect, and only that is sent.
+CLAIMS = (Finished, Promised, Recovered)
 _FIRST_WAIT_S = 1.0
 _DROPPED = "telemetry-dropped"
 
@@ -75,29 +78,33 @@ class Delivery:
         on_safe: Callable[[bool], None] = lambda _safe: None,
         *,
         must_claim: bool = False,
+        on_told: Callable[[], object] = lambda: None,
     ) -> Report:
         """
-        Deliver a batch; `on_safe` is called once it is on disk, with True, or cannot be.
-
-        Never raises: what a target does not take stays in the spool, and the report says why.
+        Deliver a batch. Never raises: what a target does not take stays in the spool, and the report says why.
 
         Args:
             batch: the signals.
             change: of the ledger. If it closes a run that is closed already, the signals are not sent.
-            on_safe: told whether the batch is on disk.
+            on_safe: called once the batch is on disk, with True, or cannot be.
             must_claim: nothing is told, nor kept, unless the ledger has said that the run is ours to tell.
+            on_told: called before it is sent, if it is not somebody else's to tell.
         """
         report = Report(targets=dict.fromkeys(self.targets, ""))
         entries = self._keep(batch, change, report)
         on_safe(report.on_disk)
-        waiting = entries.pop((LEDGER, ""), None)
-        recorded = change is None or self._record(change, waiting, report)
+        waiting = entries.pop((LEDGER, ""), [])
+        recorded = change is None or self._record(change, report)
         if must_claim and report.ledger:
             report.told = False
-            _remove(waiting or [])
         if not report.told:
+            # The change goes last: as long as it is there, its signals are not sent without asking the ledger.
             _remove(entry for group in entries.values() for entry in group)
+            _remove(waiting)
             return report
+        if not report.ledger:
+            _remove(waiting)
+        on_told()
         self._write_log(batch)
         sendings = [
             Sending(name, part, entries.get((name, _key(signals)), []))
@@ -110,21 +117,31 @@ class Delivery:
         while (again or not recorded) and (left_s := give_up - time.monotonic()) > 0:
             time.sleep(min(wait_s, left_s))
             wait_s *= 2
-            recorded = recorded or (change is not None and self._record(change, waiting, report))
+            if not recorded and change is not None and (recorded := self._record(change, report)):
+                if not report.told:
+                    # What is sent is sent; but nothing more of it.
+                    _remove(entry for sending in again for entry in sending.entries)
+                if not report.ledger:
+                    _remove(waiting)
             if not report.told:
-                # What is sent is sent; but nothing more of it.
-                _remove(entry for sending in again for entry in sending.entries)
                 break
             again = self._send(again, sendings, report)
         for sending in sendings:
             sending.let_go()
-        for entry in [*(waiting or []), *entries.get(("spool", _key(taken_by("spool"))), [])]:
+        for entry in [*waiting, *entries.get(("spool", _key(taken_by("spool"))), [])]:
             entry.release()
         return report
 
     def record(self, name: str, change: Change, on_safe: Callable[[bool], None] = lambda _safe: None) -> Report:
         """Bring a change that has no signals into the ledger, or keep it."""
         return self.deliver(Batch("", "", "", name), change, on_safe)
+
+    def send_now(self, batch: Batch) -> bool:
+        """Send what is of no use later, and so is not kept; return whether all took it."""
+        sendings = [Sending(name, batch.only(taken_by(name)), []) for name in self.targets if name != "spool"]
+        for sending in sendings:
+            self.attempt(sending)
+        return not any(sending.reason for sending in sendings)
 
     def drop(self, batch: Batch, dropped: Mapping[str, int]) -> None:
         """Count what had to be dropped, by reason; the count goes with what is sent next."""
@@ -160,18 +177,17 @@ class Delivery:
         self.drop(batch, self.spool.make_room())
         return found
 
-    def _record(self, change: Change, waiting: list[Entry] | None, report: Report) -> bool:
+    def _record(self, change: Change, report: Report) -> bool:
         """Bring a change into the ledger; return whether that is settled."""
         try:
             took_effect = self.ledger.apply(change)
-            report.told = took_effect or not isinstance(change, Finished)
+            report.told = took_effect or not isinstance(change, CLAIMS)
         except LedgerError as error:
             report.ledger = str(error)
             log.warning("%s", error)
             self.spool.note(LEDGER, str(error))
             return not error.retry
         report.ledger = ""
-        _remove(waiting or [])
         return True
 
     def _write_log(self, batch: Batch) -> None:
@@ -237,47 +253,6 @@ class Delivery:
             if name not in self._made:
                 self._made[name] = make_target(name, self._environ)
             return self._made[name]
-
-
-@dataclass
-class Sending:
-    """
-    What one target takes at once, with its files.
-
-    Attributes:
-        reason: why it was not taken the last time, "" if it was.
-        lost: nobody knows what arrived, and it must not be sent twice.
-        problem: what is reported of it.
-    """
-
-    target: str
-    batch: Batch
-    entries: list[Entry]
-    reason: str = ""
-    lost: bool = False
-    problem: str = ""
-    under_way: bool = False
-    given_up: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def let_go(self) -> None:
-        """Let others have its files, now or when the attempt that is under way has ended."""
-        with self.lock:
-            self.given_up = True
-            if not self.under_way:
-                self.release()
-
-    def attempted(self) -> None:
-        """Note that no attempt is under way any more."""
-        with self.lock:
-            self.under_way = False
-            if self.given_up:
-                self.release()
-
-    def release(self) -> None:
-        """Let others have its files."""
-        for entry in self.entries:
-            entry.release()
 
 
 def _remove(entries: Iterable[Entry]) -> None:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from batch_observability.export.deliver import Delivery, Sending
+from batch_observability.export.deliver import CLAIMS, Delivery
 from batch_observability.export.otlp_read import decode
+from batch_observability.export.sending import Sending
 from batch_observability.export.signals import Batch
 from batch_observability.export.spool import CHANGE, LEDGER
 from batch_observability.export.spool_file import LINES, Entry, UnreadableError, stem_of
 from batch_observability.export.target import taken_by
-from batch_observability.ledger.records import Change, Finished
+from batch_observability.ledger.records import Change
 from batch_observability.ledger.records import decode as decode_change
 from batch_observability.ledger.store import LedgerError
 
@@ -71,6 +73,7 @@ class _Replay:
         self._deadline = deadline
         self._result = Replayed()
         self._uncounted: dict[str, int] = {}
+        self._partial: dict[str, list[Path]] = {}
 
     def run(self) -> Replayed:
         targets = self._delivery.targets
@@ -94,6 +97,7 @@ class _Replay:
         return self._result.complete
 
     def _changes(self) -> None:
+        self._partial = self._spool.partial()
         paths = self._spool.paths(LEDGER)
         while paths and self._in_time():
             some, paths = paths[:_CHANGES_AT_ONCE], paths[_CHANGES_AT_ONCE:]
@@ -124,15 +128,21 @@ class _Replay:
             self._refuse(LEDGER, str(error))
             return error
         for (entry, change), took_effect in zip(read, applied, strict=True):
-            self._settle_change(entry, told=took_effect or not isinstance(change, Finished))
+            self._settle_change(entry, told=took_effect or not isinstance(change, CLAIMS))
         return None
 
     def _settle_change(self, entry: Entry, *, told: bool) -> None:
         _count(self._result.sent, LEDGER)
         if not told:
-            # Another process told the run meanwhile: told twice, it would be two runs.
+            # Another process told it meanwhile: told twice, it would be two.
             self._result.untold += 1
-            for sibling in self._take(self._spool.siblings(entry)):
+        for sibling in self._take(self._partial.get(entry.stem, []) if told else self._spool.siblings(entry)):
+            if told:
+                # Whoever wrote it was killed before it could be settled.
+                with suppress(OSError):
+                    sibling.settle()
+                sibling.release()
+            else:
                 sibling.remove()
         entry.remove()
 

@@ -29,6 +29,7 @@ from batch_observability.export.spool_file import (
     Entry,
     UnreadableError,
     signal_of,
+    stem_of,
     sync_folder,
     time_of,
 )
@@ -89,12 +90,17 @@ class Spool:
             if signal in takes
         ]
         if change is not None:
-            wanted.insert(0, (LEDGER, CHANGE, change))
+            wanted.append((LEDGER, CHANGE, change))
         entries: list[Entry] = []
         try:
             for name, signal, document in wanted:
                 path = self._folder(name) / f"{stem}.{signal}{LINES}"
-                entries.append(Entry.write(path, json.dumps(document, separators=(",", ":")).encode() + b"\n"))
+                data = json.dumps(document, separators=(",", ":")).encode() + b"\n"
+                # Until the change is there which says whose they are, signals are nobody's. If this process is killed
+                # in between, they never are; if it is killed after that, they are when the change is settled.
+                entries.append(Entry.write(path, data, partial=change is not None and name != LEDGER))
+            for entry in entries:
+                entry.settle()
             for folder in {entry.path.parent for entry in entries}:
                 sync_folder(folder)
         except OSError:
@@ -135,6 +141,13 @@ class Spool:
         """Other files of the same batch."""
         found = (path for target in self.targets() for path in self._all(target))
         return [path for path in found if path.name.startswith(f"{entry.stem}.") and path != entry.path]
+
+    def partial(self) -> dict[str, list[Path]]:
+        """Files that were not settled, by what the names of their batches have in common."""
+        found: dict[str, list[Path]] = {}
+        for path in (path for target in self.targets() for path in self._all(target) if path.suffix == PARTIAL):
+            found.setdefault(stem_of(path), []).append(path)
+        return found
 
     def adopt(self, targets: dict[str, frozenset[str]]) -> None:
         """Let what was kept while there was no target wait for these."""

@@ -52,28 +52,29 @@ class Entry:
     descriptor: int
 
     @classmethod
-    def write(cls, path: Path, data: bytes) -> Self:
+    def write(cls, path: Path, data: bytes, *, partial: bool = False) -> Self:
         """
-        Write a file, with fsync; it is locked.
+        Write a file, with fsync; it is locked. One that is partial is nobody's yet, until it is settled.
 
         Raises:
             OSError: if it cannot be written; then there is none.
         """
         # Under another name first: a reader never sees half a document.
-        partial = path.with_name(path.name + PARTIAL)
-        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        unsettled = path.with_name(path.name + PARTIAL)
+        descriptor = os.open(unsettled, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with os.fdopen(os.dup(descriptor), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(descriptor)
-            partial.rename(path)
+            if not partial:
+                unsettled.rename(path)
         except OSError:
             os.close(descriptor)
-            partial.unlink(missing_ok=True)
+            unsettled.unlink(missing_ok=True)
             raise
-        return cls(path.parent.name, signal_of(path), path, descriptor)
+        return cls(path.parent.name, signal_of(path), unsettled if partial else path, descriptor)
 
     @classmethod
     def take(cls, path: Path) -> Self | None:
@@ -102,6 +103,16 @@ class Entry:
                 return entry
         entry.release()
         return None
+
+    def settle(self) -> None:
+        """
+        Let a partial file be one that waits.
+
+        Raises:
+            OSError: if it cannot be renamed.
+        """
+        if self.path.suffix == PARTIAL:
+            self.path = self.path.rename(self.path.with_suffix(""))
 
     @property
     def stem(self) -> str:
@@ -189,13 +200,13 @@ class Entry:
 
 
 def signal_of(path: Path) -> str:
-    """Return the signal that a file's name says, being sent or not."""
-    return path.name.removesuffix(SENDING).removesuffix(LINES).rpartition(".")[2]
+    """Return the signal that a file's name says, whatever its state."""
+    return path.name.removesuffix(PARTIAL).removesuffix(SENDING).removesuffix(LINES).rpartition(".")[2]
 
 
 def stem_of(path: Path) -> str:
     """Return what the names of all files of one batch have in common."""
-    return path.name.removesuffix(SENDING).removesuffix(LINES).rpartition(".")[0]
+    return path.name.removesuffix(PARTIAL).removesuffix(SENDING).removesuffix(LINES).rpartition(".")[0]
 
 
 def time_of(path: Path) -> int:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from batch_observability.ledger.records import Model, OpenRun, Run, Verdict
-from batch_observability.ledger.tables import tables
+from batch_observability.ledger.tables import IS_OPEN, tables
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # SQLite takes 32,766 variables in a statement; many fewer are as quick.
-_AT_ONCE = 500
+AT_ONCE = 500
 # A task that has not run for so long is not expected to.
 _OBSERVED_WITHIN = timedelta(days=400)
 
@@ -47,7 +47,7 @@ def outcomes(connection: Connection, run_ids: Collection[str]) -> dict[str, str 
 
     runs = tables().runs
     known: dict[str, str | None] = {}
-    for some in _batches(run_ids, _AT_ONCE):
+    for some in batches(run_ids, AT_ONCE):
         statement = select(runs.c.run_id, runs.c.outcome).where(runs.c.run_id.in_(some))
         known |= {row.run_id: row.outcome for row in connection.execute(statement)}
     return known
@@ -84,21 +84,25 @@ def model_of(connection: Connection, dag_id: str, task_id: str) -> Model | None:
     return json.loads(definition) if definition else None
 
 
-def observed_tasks(connection: Connection) -> dict[tuple[str, str], Model]:
-    """Return DAG id, task id and newest model of each task that had a run in the last 400 days."""
+def known_tasks(connection: Connection, source: str) -> dict[tuple[str, str], tuple[Model, int]]:
+    """Return newest model of each task of a source, and since when it is known: that ran or was declared lately."""
     from sqlalchemy import select
 
     tasks = tables().tasks
     since_ns = time.time_ns() - _nanoseconds(_OBSERVED_WITHIN)
-    statement = select(tasks.c.dag_id, tasks.c.task_id, tasks.c.definition).where(tasks.c.last_seen_ns >= since_ns)
-    return {(row.dag_id, row.task_id): json.loads(row.definition) for row in connection.execute(statement)}
+    found = select(tasks.c.dag_id, tasks.c.task_id, tasks.c.definition, tasks.c.first_seen_ns).where(
+        tasks.c.source == source, tasks.c.last_seen_ns >= since_ns
+    )
+    return {
+        (row.dag_id, row.task_id): (json.loads(row.definition), row.first_seen_ns) for row in connection.execute(found)
+    }
 
 
 def summary(connection: Connection) -> dict[str, Any]:
-    """Return the number of runs, of open ones and by outcome, and the start of the oldest and the newest."""
-    from sqlalchemy import func, select
+    """Return the number of runs, of open ones and by outcome, start of the oldest and the newest; and of breaches."""
+    from sqlalchemy import func, select, text
 
-    runs = tables().runs
+    runs, promises = tables().runs, tables().promises
     counted = select(runs.c.outcome, func.count().label("number")).group_by(runs.c.outcome)
     counts = {row.outcome: row.number for row in connection.execute(counted)}
     oldest, newest = func.min(runs.c.start_ns), func.max(runs.c.start_ns)
@@ -108,6 +112,8 @@ def summary(connection: Connection) -> dict[str, Any]:
         "oldest_ns": connection.execute(select(oldest)).scalar(),
         "newest_ns": connection.execute(select(newest)).scalar(),
         "outcomes": dict(sorted(counts.items())),
+        "breaches": connection.execute(select(func.count(promises.c.breached_ns))).scalar(),
+        "open_breaches": connection.execute(select(func.count()).select_from(promises).where(text(IS_OPEN))).scalar(),
     }
 
 
@@ -119,13 +125,25 @@ def prune(connection: Connection, keep: timedelta) -> int:
     old = select(runs.c.run_id).where(
         runs.c.start_ns < before_ns, runs.c.end_ns < before_ns, runs.c.outcome.is_not(None)
     )
-    ids = connection.execute(old.order_by(runs.c.start_ns).limit(_AT_ONCE)).scalars().all()
+    ids = connection.execute(old.order_by(runs.c.start_ns).limit(AT_ONCE)).scalars().all()
     verdicts = tables().verdicts
     connection.execute(verdicts.delete().where(verdicts.c.verdict_ns < before_ns))
     if ids:
         for table in (tables().stages, tables().measurements, runs):
             connection.execute(table.delete().where(table.c.run_id.in_(ids)))
     return len(ids)
+
+
+def prune_promises(connection: Connection, keep: timedelta) -> int:
+    """Delete some of what was broken and recovered, or only at risk, longer ago than that; return how many."""
+    from sqlalchemy import select
+
+    promises, before_ns = tables().promises, time.time_ns() - _nanoseconds(keep)
+    was_only_at_risk = promises.c.breached_ns.is_(None) & (promises.c.at_risk_ns < before_ns)
+    old = select(promises.c.key).where((promises.c.recovered_ns < before_ns) | was_only_at_risk)
+    keys = connection.execute(old.limit(AT_ONCE)).scalars().all()
+    connection.execute(promises.delete().where(promises.c.key.in_(keys)))
+    return len(keys)
 
 
 def _run(row: Row[Any]) -> Run:
@@ -138,7 +156,8 @@ def _nanoseconds(duration: timedelta) -> int:
     return duration // timedelta(microseconds=1) * 1000
 
 
-def _batches(items: Collection[T], size: int) -> Iterator[Sequence[T]]:
+def batches(items: Collection[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield the items, so many at once."""
     rest = iter(items)
     while some := list(islice(rest, size)):
         yield some

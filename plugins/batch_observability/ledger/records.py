@@ -1,5 +1,6 @@
 """
-What is told to the ledger, as plain values: a run has started, paused, will end, has ended.
+What is told to the ledger, as plain values: a run has started, paused, will end, has ended;
+a promise is at risk, broken, kept again.
 
 A change that cannot be written at once waits in the spool as a line of JSON and is told again later, by whoever finds
 it; so each of these can be written as JSON values, and be read back by another version of this package.
@@ -7,42 +8,52 @@ it; so each of these can be written as JSON values, and be read back by another 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
-from typing import Any, Self
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-Model = dict[str, Any]
+from batch_observability.ledger.plain import Model, Record, short
+from batch_observability.ledger.promises import (
+    AT_RISK,
+    BREACHED,
+    Declared,
+    ModelStanding,
+    OpenPromise,
+    Promised,
+    PromiseRow,
+    Recovered,
+    Standing,
+)
+
+__all__ = [
+    "AT_RISK",
+    "BREACHED",
+    "Change",
+    "Declared",
+    "Extended",
+    "Finished",
+    "Margin",
+    "Measurement",
+    "Model",
+    "ModelStanding",
+    "OpenPromise",
+    "OpenRun",
+    "Paused",
+    "PromiseRow",
+    "Promised",
+    "Recovered",
+    "Run",
+    "Stage",
+    "Standing",
+    "Started",
+    "Verdict",
+    "decode",
+    "encode",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Record:
-    """Fields that are plain values, lists of records or records."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as values that JSON has."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
-
-    @classmethod
-    def from_json(cls, values: object) -> Self:
-        """
-        Read what `to_json` wrote; fields that this version does not know are passed over.
-
-        Raises:
-            ValueError: naming the field, in one line.
-        """
-        if not isinstance(values, Mapping):
-            raise ValueError(f"{cls.__name__} is {type(values).__name__}: not an object")  # noqa: TRY004  (one class of error to the reader)
-        known = {}
-        for f in fields(cls):
-            if f.name in values:
-                known[f.name] = _read(f"{cls.__name__}.{f.name}", str(f.type), values[f.name])
-            elif f.default is MISSING:
-                raise ValueError(f"{cls.__name__} has no {f.name}")
-        return cls(**known)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run(_Record):
+class Run(Record):
     """
     One attempt of one batch model. Times are Unix times in nanoseconds; "" and None where something is not known.
 
@@ -53,6 +64,7 @@ class Run(_Record):
         model: name, version, service, owner, tier, runbook and objectives of the model, as text.
         map_index: -1 if the task is not mapped.
         try_number: from 1; 0 if there are no tries.
+        clear_number: how often the task was cleared before.
         trace_id, span_id: of the run span.
     """
 
@@ -67,6 +79,7 @@ class Run(_Record):
     dag_run_id: str = ""
     map_index: int = -1
     try_number: int = 0
+    clear_number: int = 0
     trace_id: int
     span_id: int
     host: str = ""
@@ -76,7 +89,7 @@ class Run(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage(_Record):
+class Stage(Record):
     """A stage of a run that has ended; `parent_id` is the run's span or an outer stage's."""
 
     span_id: int
@@ -88,7 +101,7 @@ class Stage(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement(_Record):
+class Measurement(Record):
     """A number that a run recorded."""
 
     name: str
@@ -98,7 +111,15 @@ class Measurement(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Started(_Record):
+class Margin(Record):
+    """What was left in the end of the time that a promise gives, by its key; negative is late."""
+
+    key: str
+    margin_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started(Record):
     """A run has begun. `context` is what a second layer needs to tell the ending; kept while the run is open."""
 
     run: Run
@@ -106,7 +127,7 @@ class Started(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paused(_Record):
+class Paused(Record):
     """A run was deferred or rescheduled. `state` is the observation as JSON text: another host may go on with it."""
 
     run: Run
@@ -115,7 +136,7 @@ class Paused(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict(_Record):
+class Verdict(Record):
     """Why a run will end, by somebody who knows: of one run, or (`run_id` "") of all open runs of a DAG run."""
 
     outcome: str
@@ -127,7 +148,15 @@ class Verdict(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finished(_Record):
+class Extended(Record):
+    """A run was granted time beyond its promises, `total_s` seconds in all until now."""
+
+    run: Run
+    total_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished(Record):
     """
     A run has ended.
 
@@ -138,6 +167,9 @@ class Finished(_Record):
         memory_peak, memory_limit: bytes.
         waiting_s: seconds that the run was deferred or rescheduled.
         dropped: frames that the run had to drop.
+        kept: the objectives that it kept, bit i is `objective.OBJECTIVES[i]`.
+        extended_s: seconds that it was granted beyond its promises.
+        margins: what was left in the end of promises that were told before.
     """
 
     run: Run
@@ -160,6 +192,9 @@ class Finished(_Record):
     dropped: int = 0
     stages: tuple[Stage, ...] = ()
     measurements: tuple[Measurement, ...] = ()
+    kept: int = 0
+    extended_s: float = 0.0
+    margins: tuple[Margin, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,12 +207,16 @@ class OpenRun:
     state: str
 
 
-Change = Started | Paused | Verdict | Finished
+Change = Started | Paused | Verdict | Finished | Promised | Recovered | Extended | Declared
 _KINDS: dict[str, type[Change]] = {
     "started": Started,
     "paused": Paused,
     "verdict": Verdict,
     "finished": Finished,
+    "promised": Promised,
+    "recovered": Recovered,
+    "extended": Extended,
+    "declared": Declared,
 }
 
 
@@ -196,55 +235,5 @@ def decode(values: object) -> Change:
     """
     kind = values.get("kind") if isinstance(values, Mapping) else None
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise ValueError(f"no change of the ledger: its kind is {_short(kind)}, not one of {', '.join(_KINDS)}")
+        raise ValueError(f"no change of the ledger: its kind is {short(kind)}, not one of {', '.join(_KINDS)}")
     return _KINDS[kind].from_json(values)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, _Record):
-        return value.to_json()
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _read(place: str, kind: str, value: Any) -> Any:
-    if kind.endswith(" | None"):
-        return None if value is None else _read(place, kind.removesuffix(" | None"), value)
-    if kind.startswith("tuple["):
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"{place} is {_short(value)}: not a list")
-        return tuple(_NESTED[kind].from_json(item) for item in value)
-    if kind in _NESTED:
-        return _NESTED[kind].from_json(value)
-    fits, name = _PLAIN[kind]
-    if not fits(value):
-        raise ValueError(f"{place} is {_short(value)}: not {name}")
-    return float(value) if kind == "float" else value
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."
-
-
-def _is_number(value: object) -> bool:
-    # Above 2**1023 a whole number is too large for a float.
-    return isinstance(value, float) or (isinstance(value, int) and _is_whole(value) and abs(value) < 2**1023)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-# By the text of a field's annotation.
-_PLAIN: dict[str, tuple[Callable[[object], bool], str]] = {
-    "str": (lambda value: isinstance(value, str), "a text"),
-    "int": (_is_whole, "a whole number"),
-    "float": (_is_number, "a number"),
-    "Model": (lambda value: isinstance(value, dict), "an object"),
-    "dict[str, Any]": (lambda value: isinstance(value, dict), "an object"),
-}
-_NESTED: dict[str, type[_Record]] = {
-    "Run": Run,
-    "tuple[Stage, ...]": Stage,
-    "tuple[Measurement, ...]": Measurement,
-}

@@ -8,22 +8,22 @@ and nothing is left open over a fork.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from batch_observability.ledger import migrations, queries
+from batch_observability.ledger import attainment, migrations, queries, standing
 from batch_observability.ledger.address import LedgerError, shown
 from batch_observability.ledger.changes import Writer
 from batch_observability.ledger.dialect import WRITES, PostgreSQL, SQLite, dialect_of
-from batch_observability.ledger.records import Change, Model, OpenRun, Verdict
+from batch_observability.ledger.records import Change, Model, ModelStanding, OpenRun, PromiseRow, Run, Standing, Verdict
 from batch_observability.ledger.statements import Statements
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-__all__ = ["Ledger", "LedgerError"]
+__all__ = ["Ledger", "LedgerError", "Standing"]
 
 # So many changes hold SQLite's only write lock for some 0.1 s.
 _AT_ONCE = 200
@@ -57,7 +57,9 @@ class Ledger:
 
         Returns:
             Of `Finished`: True if this closed the run, or had closed it before; False if somebody else had. Of
-            `Started` and `Paused`: whether the run is open. Of `Verdict`: whether it is about a run that is open.
+            `Started`, `Paused` and `Extended`: whether the run is open. Of `Verdict`: whether it is about a run that is
+            open. Of `Promised` and `Recovered`: True if this is to be told by who asks, or was before; False if
+            somebody else tells it, or there is nothing to tell. Of `Declared`: True.
         """
         return self.apply_all([change])[0]
 
@@ -97,9 +99,48 @@ class Ledger:
             return queries.model_of(connection, dag_id, task_id)
 
     def observed_tasks(self) -> dict[tuple[str, str], Model]:
-        """Return DAG id, task id and newest model of each task that had a run in the last 400 days."""
+        """Return DAG id, task id and newest model of each task of Airflow that ran or was declared within 400 days."""
+        return {task: model for task, (model, _) in self.known_tasks("airflow").items()}
+
+    def known_tasks(self, source: str) -> dict[tuple[str, str], tuple[Model, int]]:
+        """Return the same of a source, with the time since which it is known; a cron job is one of no DAG."""
         with self._transaction() as connection:
-            return queries.observed_tasks(connection)
+            return queries.known_tasks(connection, source)
+
+    def standing(self, run: Run) -> Standing:
+        """Return what a run must know of before it to judge itself."""
+        with self._transaction() as connection:
+            return standing.standing(connection, run)
+
+    def promises_of(self, keys: Collection[str]) -> dict[str, PromiseRow]:
+        """Return what is known of each of these causes that is."""
+        with self._transaction() as connection:
+            return standing.promises_of(connection, keys)
+
+    def open_promises(self, since_ns: int = 0) -> list[PromiseRow]:
+        """Return what was breached since then and has not recovered, newest first."""
+        with self._transaction() as connection:
+            return standing.open_promises(connection, since_ns)
+
+    def success_rate(self, model_name: str, since_ns: int) -> tuple[int, int, int | None]:
+        """Return how many runs of a model succeeded and failed for good since then, and when the newest failed."""
+        with self._transaction() as connection:
+            return attainment.success_rates(connection, {model_name: since_ns})[model_name]
+
+    def success_rates(self, since_ns_by_model: Mapping[str, int]) -> dict[str, tuple[int, int, int | None]]:
+        """Return the same of many models, each since its own time."""
+        with self._transaction() as connection:
+            return attainment.success_rates(connection, since_ns_by_model)
+
+    def newest_successes(self) -> dict[str, tuple[Model, int, int | None]]:
+        """Return of each model what it is, when it was first known, and when it last succeeded."""
+        with self._transaction() as connection:
+            return attainment.newest_successes(connection)
+
+    def attainment(self, since_ns: int, recent_ns: int, *, model: str = "", owner: str = "") -> list[ModelStanding]:
+        """Return how models stand, by name: over a window, and over the end of it that begins at `recent_ns`."""
+        with self._transaction() as connection:
+            return attainment.attainment(connection, since_ns, recent_ns, model=model, owner=owner)
 
     def migrate(self) -> str:
         """Bring the tables up to date; return from which revision to which, as text."""
@@ -121,11 +162,19 @@ class Ledger:
             }
 
     def prune(self, keep: timedelta) -> int:
-        """Delete the runs that ended longer ago than that, in short transactions; return how many."""
+        """
+        Delete the runs that ended longer ago than that, in short transactions; return how many.
+
+        With them go the breaches that recovered longer ago: those that are open stay.
+        """
+        self._prune(queries.prune_promises, keep)
+        return self._prune(queries.prune, keep)
+
+    def _prune(self, some: Callable[[Connection, timedelta], int], keep: timedelta) -> int:
         total = 0
         while True:
             with self._transaction(writes=True) as connection:
-                count = queries.prune(connection, keep)
+                count = some(connection, keep)
             if not count:
                 return total
             total += count

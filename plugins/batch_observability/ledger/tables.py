@@ -15,9 +15,19 @@ if TYPE_CHECKING:
     from sqlalchemy import MetaData, Table
 
 
+# SQLite uses an index of some rows only where a query says the very same.
+HAS_ENDED = "outcome IS NOT NULL"
+HAS_FAILED = "outcome IN ('failed', 'timed_out', 'killed', 'lost')"
+IS_OPEN = "breached_ns IS NOT NULL AND recovered_ns IS NULL"
+
+
 @dataclass(frozen=True)
 class Tables:
-    """Models by name, tasks, runs, stages and measurements by run, and verdicts on runs that may not be known yet."""
+    """
+    Models by name, tasks, runs, stages and measurements by run, verdicts on runs that may not be known yet, promises.
+
+    A cron job is a task without a DAG. A promise is a row from when it was first at risk or broken.
+    """
 
     metadata: MetaData
     models: Table
@@ -26,6 +36,7 @@ class Tables:
     stages: Table
     measurements: Table
     verdicts: Table
+    promises: Table
 
 
 @cache
@@ -34,7 +45,7 @@ def tables() -> Tables:
     from sqlalchemy import MetaData
 
     metadata = MetaData()
-    makers = (_models, _tasks, _runs, _stages, _measurements, _verdicts)
+    makers = (_models, _tasks, _runs, _stages, _measurements, _verdicts, _promises)
     return Tables(metadata, *(make(metadata) for make in makers))
 
 
@@ -48,6 +59,7 @@ def _models(metadata: MetaData) -> Table:
         Column("definition", Text, nullable=False),
         Column("first_seen_ns", BigInteger, nullable=False),
         Column("last_seen_ns", BigInteger, nullable=False),
+        Column("last_success_ns", BigInteger),
     )
 
 
@@ -62,6 +74,10 @@ def _tasks(metadata: MetaData) -> Table:
         Column("definition", Text, nullable=False),
         Column("first_seen_ns", BigInteger, nullable=False),
         Column("last_seen_ns", BigInteger, nullable=False),
+        Column("source", Text, nullable=False, server_default=""),
+        Column("schedule", Text, nullable=False, server_default=""),
+        Column("next_due_ns", BigInteger),
+        Column("state", Text, nullable=False, server_default=""),
     )
 
 
@@ -118,6 +134,9 @@ def _runs(metadata: MetaData) -> Table:
         Column("model", Text, nullable=False),
         Column("context", Text),
         Column("state", Text),
+        Column("clear_number", BigInteger, nullable=False, server_default="0"),
+        Column("extended_s", Double),
+        Column("kept", BigInteger),
     )
     is_open = text("outcome IS NULL")
     Index("runs_open", runs.c.source, sqlite_where=is_open, postgresql_where=is_open)
@@ -125,6 +144,19 @@ def _runs(metadata: MetaData) -> Table:
     Index("runs_of_model", runs.c.model_name, runs.c.start_ns, runs.c.end_ns, runs.c.outcome)
     Index("runs_of_dag_run", runs.c.dag_id, runs.c.dag_run_id, runs.c.task_id, runs.c.map_index)
     Index("runs_by_start", runs.c.start_ns)
+    # In the order in which runs are counted: they are neither sorted nor read.
+    has_ended = text(HAS_ENDED)
+    of_count = (runs.c.model_name, runs.c.outcome, runs.c.kept, runs.c.end_ns)
+    Index("runs_judged", *of_count, sqlite_where=has_ended, postgresql_where=has_ended)
+    has_failed = text(HAS_FAILED)
+    Index(
+        "runs_failed",
+        *(runs.c.model_name, runs.c.outcome, runs.c.end_ns, runs.c.run_id),
+        sqlite_where=has_failed,
+        postgresql_where=has_failed,
+    )
+    is_retry = text("retry_of IS NOT NULL")
+    Index("runs_retried", runs.c.retry_of, sqlite_where=is_retry, postgresql_where=is_retry)
     return runs
 
 
@@ -173,3 +205,43 @@ def _verdicts(metadata: MetaData) -> Table:
         Column("verdict_reason", Text, nullable=False),
         Column("verdict_ns", BigInteger, nullable=False),
     )
+
+
+def _promises(metadata: MetaData) -> Table:
+    from sqlalchemy import BigInteger, Column, Double, Index, Table, Text, text
+
+    names = ("model_name", "objective", "promise", "source", "env", "service", "version", "owner", "tier")
+    places = ("resource", "dag_id", "task_id", "job", "dag_run_id")
+    promises = Table(
+        "promises",
+        metadata,
+        Column("key", Text, primary_key=True),
+        *(Column(name, Text, nullable=False) for name in (*names, *places)),
+        Column("map_index", BigInteger, nullable=False),
+        Column("run_id", Text, nullable=False),
+        Column("due_ns", BigInteger),
+        Column("deadline_ns", BigInteger),
+        Column("at_risk_ns", BigInteger),
+        Column("at_risk_token", Text),
+        Column("breached_ns", BigInteger),
+        Column("breached_token", Text),
+        Column("told_by", Text, nullable=False),
+        Column("reason", Text, nullable=False),
+        Column("missed", BigInteger, nullable=False),
+        Column("margin_s", Double),
+        Column("recovered_ns", BigInteger),
+        Column("recovered_token", Text),
+        Column("episode", Text),
+        Column("model", Text, nullable=False),
+    )
+    Index("promises_of_episode", promises.c.episode, unique=True)
+    Index("promises_of_model", promises.c.model_name, promises.c.objective, promises.c.breached_ns)
+    Index("promises_of_resource", promises.c.resource, promises.c.due_ns)
+    is_open = text(IS_OPEN)
+    Index(
+        "promises_open",
+        *(promises.c.model_name, promises.c.objective),
+        sqlite_where=is_open,
+        postgresql_where=is_open,
+    )
+    return promises

@@ -1,5 +1,5 @@
 """
-Start of a process of ours: `python -I __main__.py sidecar|helper <socket> [<pidfd>]`.
+Start of a process of ours: `python -I __main__.py sidecar|helper|judge <socket> [<pidfd>]`.
 
 Isolated, so that neither the environment nor the working directory of the task decides what is imported; the path to
 the package comes from this file.
@@ -14,7 +14,7 @@ from itertools import pairwise
 
 
 def main(role: str, descriptor: int, pidfd: int | None = None) -> None:
-    """Observe the run, or help the scheduler, at the other end of a socket."""
+    """Observe the run, help the scheduler, or judge for the triggerer, at the other end of a socket."""
     # Descriptors of the observed process that are inherited by any child, as some C libraries make them.
     kept = sorted({0, 1, 2, descriptor, *([] if pidfd is None else [pidfd])})
     for below, above in pairwise([*kept, os.sysconf("SC_OPEN_MAX")]):
@@ -32,6 +32,10 @@ def main(role: str, descriptor: int, pidfd: int | None = None) -> None:
         from batch_observability.airflow.helper import help_scheduler
 
         help_scheduler(sock)
+    elif role == "judge":
+        from batch_observability.airflow.judge import judge_for_triggerer
+
+        judge_for_triggerer(sock)
     else:
         from batch_observability.sidecar.loop import observe_process
 

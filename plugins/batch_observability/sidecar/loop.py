@@ -14,27 +14,29 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from batch_observability import config
 from batch_observability._version import __version__
-from batch_observability.channel import ACK, Frame, FrameReader
 from batch_observability.export.deliver import Delivery
 from batch_observability.export.log_file import log_problems_to
 from batch_observability.export.replay import replay
 from batch_observability.export.target import choose
 from batch_observability.sidecar import ending, row, telling
 from batch_observability.sidecar.autopsy import autopsy, hear_verdict
+from batch_observability.sidecar.closing import close_run
+from batch_observability.sidecar.intake import Intake
 from batch_observability.sidecar.journal import Entry, Journal, tidy
 from batch_observability.sidecar.memory import MemoryLimit
 from batch_observability.sidecar.observation import Observation
 from batch_observability.sidecar.past import recall
 from batch_observability.sidecar.process import ObservedProcess
+from batch_observability.sidecar.promises import promises_of
 from batch_observability.usage import birth, host_name
 
 log = logging.getLogger("batch_observability.sidecar")
 
-_RECEIVE = 1 << 16
 # Descriptors are closed a moment before a process is gone; longer than this, it went on without talking to us.
 _OUTLIVED_S, _DYING_S = 0.2, 2.0
 _POLL_S = 0.05
@@ -42,6 +44,8 @@ _EXITS_WITHIN_S = 0.3
 # A long run is looked at less often: twenty times in each doubling of its length, at most every ten intervals.
 _LOOKS, _SLOWEST = 20, 10
 _REPLAY_S = 10.0
+# The ledger, before an ending is on disk: who waits for that does so for two seconds.
+_ASKED_WITHIN_S = 1.0
 # What starts a process may move it into a control group a moment later.
 _YOUNG_S, _GLANCE_S = 10.0, 0.25
 
@@ -70,17 +74,16 @@ class _Observer:
     """One run, from its start frame to its ending."""
 
     def __init__(self, sock: socket.socket, pidfd: int | None, *, separate: bool) -> None:
-        self._socket = sock
+        self._intake = Intake(sock)
         self._pidfd = pidfd
         self._separate = separate
-        self._reader = FrameReader()
         self._start_told = False
         self._stream_ended: float | None = None
         self._let_go_of_journal = self._replaced = False
 
     def run(self) -> None:
         """Observe until the end."""
-        first = self._first_frames()
+        first = self._intake.first()
         if not first or first[0]["t"] != "start":
             return
         start, *more = first
@@ -99,6 +102,10 @@ class _Observer:
         self._start_told = recall(self._journal, ledger, self._observation, announced=start["announced"])
         for frame in more:
             self._observation.add(frame)
+        pid, host = self._process.pid, host_name()
+        self._promises = promises_of(self._observation, self._delivery, "sidecar", pid=pid, host=host)
+        if late := self._promises.begin():
+            self._tell_start(lambda: self._promises.tell(late))
         self._keep()
         ended_ns = self._watch()
         if self._journal.awaited:
@@ -120,49 +127,35 @@ class _Observer:
         entry = Entry(state, self._process.pid, self._birth, host_name(), self._start_told, paused)
         self._journal.keep(entry)
 
-    def _first_frames(self) -> list[Frame]:
-        """Wait for the first frame; return it with what came along, or nothing if the stream ended before it."""
-        while data := self._receive():
-            if frames := list(self._reader.feed(data)):
-                return frames
-        return []
-
-    def _receive(self) -> bytes:
-        try:
-            return self._socket.recv(_RECEIVE)
-        except ConnectionError:
-            return b""
-
     def _watch(self) -> int:
         """Take in frames until the last one, or until the process is gone; return when that was."""
         process, observation = self._process, self._observation
-        self._socket.setblocking(False)
         began = time.monotonic()
         look_at = began + self._settings.sample_interval
         with selectors.DefaultSelector() as selector:
-            selector.register(self._socket, selectors.EVENT_READ)
+            selector.register(self._intake.descriptor, selectors.EVENT_READ)
             if process.pidfd is not None:
                 selector.register(process.pidfd, selectors.EVENT_READ)
             while not observation.ended and observation.paused_ns is None and not self._replaced:
                 patience = max(look_at - time.monotonic(), 0)
                 if time.monotonic() - began < _YOUNG_S:
                     patience = min(patience, _GLANCE_S)
-                ready = {
-                    key.fd for key, _ in selector.select(min(patience, _POLL_S) if self._stream_ended else patience)
-                }
+                patience = min(patience, self._promises.patience_s(), _POLL_S if self._stream_ended else patience)
+                ready = {key.fd for key, _ in selector.select(patience)}
                 self._memory.follow()
                 if process.pidfd in ready or (self._stream_ended and not process.alive):
                     died_ns = time.time_ns()
-                    self._drain()
+                    self._intake.drain(observation.add)
                     return died_ns
-                if self._socket.fileno() in ready and not self._take():
+                if self._intake.descriptor in ready and not self._intake.take(observation.add):
                     # Death, told a moment before the pidfd tells it; or user code that closed all descriptors.
-                    selector.unregister(self._socket)
+                    selector.unregister(self._intake.descriptor)
                     self._stream_ended = time.monotonic()
                 if self._stream_ended and not self._let_go_of_journal and process.alive and self._outlived():
                     self._keep()
                     self._journal.release()
                     self._let_go_of_journal = self._journal.kept
+                self._ring()
                 if time.monotonic() >= look_at:
                     self._look()
                     interval = max(self._settings.sample_interval, (time.monotonic() - began) / _LOOKS)
@@ -192,28 +185,6 @@ class _Observer:
             selector.register(self._process.pidfd, selectors.EVENT_READ)
             selector.select(_EXITS_WITHIN_S)
 
-    def _take(self) -> bool:
-        """Read what is there; False at the end of the stream."""
-        try:
-            data = self._receive()
-        except BlockingIOError:
-            return True
-        for frame in self._reader.feed(data):
-            self._observation.add(frame)
-        return bool(data)
-
-    def _drain(self) -> None:
-        # What was written before the death is still there (FACTS: it survives SIGKILL).
-        while True:
-            try:
-                data = self._receive()
-            except BlockingIOError:
-                return
-            if not data:
-                return
-            for frame in self._reader.feed(data):
-                self._observation.add(frame)
-
     def _look(self) -> None:
         self._process.sample()
         self._memory.look()
@@ -224,27 +195,47 @@ class _Observer:
         elif not self._is_replaced():
             self._journal.release()
 
-    def _tell_start(self) -> None:
-        """Tell that the run has begun, from a child: what it imports to do so is gone with it."""
+    def _tell_start(self, then: Callable[[], object] = lambda: None) -> None:
+        """Tell that the run has begun, if nobody has; then something else of it."""
+        context, told = self._observation.context, self._start_told
         self._start_told = True
-        context = self._observation.context
         batch, change = telling.started(context), row.started(context, self._process.pid, host_name())
+
+        def tell() -> None:
+            if not told:
+                self._delivery.deliver(batch, change)
+            then()
+
+        self._apart(tell)
+
+    def _ring(self) -> None:
+        """Tell of promises that are at risk or broken by now."""
+        if self._promises.patience_s():
+            return
+        # The run may have ended in time, and this process be late to hear it.
+        self._intake.drain(self._observation.add)
+        if not self._observation.ended:
+            due, granted = self._promises.due()
+            if due or granted:
+                self._tell_start(lambda: self._promises.tell(due, granted=granted))
+
+    def _apart(self, tell: Callable[[], object]) -> None:
+        """Tell something from a child: what it imports to do so is gone with it."""
         if not self._separate:
-            self._delivery.deliver(batch, change)
+            tell()
         elif not os.fork():
             # The lock on the journal, and the run's end of the socket, are to go with the sidecar.
             self._journal.release()
-            self._socket.close()
+            self._intake.close()
             with suppress(Exception):
-                self._delivery.deliver(batch, change)
+                tell()
             os._exit(0)
 
     def _finish(self, ended_ns: int) -> None:
         observation, process = self._observation, self._process
-        observation.dropped += self._reader.broken
-        if observation.ended:
-            end = self._told()
-        else:
+        observation.dropped += self._intake.broken
+        end = self._told() if observation.ended else None
+        if end is None:
             silent = self._stream_ended is not None and time.monotonic() - self._stream_ended > _DYING_S
             end = autopsy(observation, process, self._memory, ended_ns, silent=silent)
         end = hear_verdict(self._delivery.ledger, observation, end)
@@ -254,9 +245,6 @@ class _Observer:
         observation.memory_peak = max(observation.memory_peak, process.memory_peak)
         observation.memory_limit = self._memory.limit
         host = host_name()
-        batch = telling.finished(observation, end, host=host, with_start=not self._start_told)
-        token = f"{host}-{os.getpid()}-{ended_ns}"
-        change = row.finished(observation, end, host=host, token=token, closed_by="sidecar")
         # Where the container ends with the task, being on its disk is not enough while sending may still succeed.
         wait = bool((observation.ended or {}).get("wait"))
 
@@ -266,7 +254,19 @@ class _Observer:
             if not wait:
                 self._acknowledge()
 
-        report = self._delivery.deliver(batch, change, on_safe=safe)
+        report = close_run(
+            observation,
+            end,
+            self._promises,
+            self._delivery,
+            host=host,
+            token=f"{host}-{os.getpid()}-{ended_ns}",
+            closed_by="sidecar",
+            with_start=not self._start_told,
+            patience_s=_ASKED_WITHIN_S,
+            on_safe=safe,
+            apart=None if wait else self._apart,
+        )
         if wait:
             self._acknowledge()
         self._journal.remove()
@@ -282,7 +282,7 @@ class _Observer:
 
     def _acknowledge(self) -> None:
         with suppress(OSError):
-            self._socket.send(ACK)
+            self._intake.acknowledge()
 
     def _pause(self) -> None:
         """Keep the state of a run that is deferred or rescheduled for the sidecar of its next phase."""

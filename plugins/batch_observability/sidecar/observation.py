@@ -43,6 +43,7 @@ class Observation:
         phase, phase_began_ns: which of its processes it is in, from 1, and since when.
         waiting_s: seconds between its processes.
         asked_to_end: the frame that says that somebody asked the process to end.
+        extended_s, extended_for: seconds that the run granted itself beyond what it promised, and why the last time.
         dropped: frames that were lost on the way, or were more than fits.
     """
 
@@ -56,6 +57,8 @@ class Observation:
     phase_began_ns: int = 0
     waiting_s: float = 0.0
     asked_to_end: Frame | None = None
+    extended_s: float = 0.0
+    extended_for: str = ""
     cpu_s: float = 0.0
     memory_peak: int = 0
     memory_limit: int | None = None
@@ -99,6 +102,10 @@ class Observation:
                 self.close_phase(frame["ts"])
                 self.paused_ns = frame["ts"]
                 self.dropped += frame.get("dropped", 0)
+            case "extend_sla":
+                self.extended_s += float(frame["by_s"])
+                self.extended_for = str(frame["reason"])
+                self._add_bounded(self.events, {"ts": frame["ts"], "text": frame["text"]}, _MAX_EVENTS)
             case "asked_to_end":
                 self.asked_to_end = frame
 
@@ -162,7 +169,18 @@ class Observation:
             ValueError, KeyError, TypeError: if it is no such state.
         """
         earlier = restore(state)
-        for name in ("stages", "rows", "measurements", "events", "cpu_s", "memory_peak", "dropped", "waiting_s"):
+        for name in (
+            "stages",
+            "rows",
+            "measurements",
+            "events",
+            "cpu_s",
+            "memory_peak",
+            "dropped",
+            "waiting_s",
+            "extended_s",
+            "extended_for",
+        ):
             setattr(self, name, getattr(earlier, name))
         start = {"start_ns": earlier.context.start_ns, "due_ns": earlier.context.due_ns}
         self.context = context_of({**asdict(self.context), **start})

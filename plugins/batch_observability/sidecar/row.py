@@ -11,6 +11,7 @@ from batch_observability.ledger.records import Finished, Measurement, Paused, Ru
 from batch_observability.run import RunContext
 from batch_observability.sidecar.ending import Ending
 from batch_observability.sidecar.observation import Observation
+from batch_observability.sla.judge import NOTHING_PROMISED, Kept
 
 
 def run_row(context: RunContext, pid: int, host: str) -> Run:
@@ -28,6 +29,7 @@ def run_row(context: RunContext, pid: int, host: str) -> Run:
         dag_run_id=str(values.get(schema.DAG_RUN_ID, "")),
         map_index=int(values.get(schema.MAP_INDEX, -1)),
         try_number=int(values.get(schema.TRY_NUMBER, 0)),
+        clear_number=context.clear_number,
         trace_id=context.trace_id,
         span_id=context.span_id,
         host=host,
@@ -48,7 +50,9 @@ def paused(observation: Observation, pid: int, host: str, state: str) -> Paused:
     return Paused(run=run_row(observation.context, pid, host), state=state, paused_ns=paused_ns)
 
 
-def finished(observation: Observation, ending: Ending, *, host: str, token: str, closed_by: str) -> Finished:
+def finished(
+    observation: Observation, ending: Ending, kept: Kept = NOTHING_PROMISED, *, host: str, token: str, closed_by: str
+) -> Finished:
     """Return the change that closes a run; `token` is the same each time that this is told."""
     rows = observation.total_rows or {}
     failed = observation.failed_stage if ending.outcome in schema.ERRORS else None
@@ -71,6 +75,9 @@ def finished(observation: Observation, ending: Ending, *, host: str, token: str,
         cpu_s=observation.cpu_s,
         waiting_s=observation.waiting_s,
         dropped=observation.dropped,
+        kept=kept.mask,
+        extended_s=kept.extended_s,
+        margins=kept.margins,
         stages=tuple(
             Stage(
                 span_id=stage.span_id,

@@ -130,7 +130,7 @@ def detach(
     and that is at the shell's next turn on a busy host.
 
     Args:
-        role: what it is to do, `sidecar` or `helper`.
+        role: what it is to do, `sidecar`, `helper` or `judge`.
         sock: its end of the pair.
         watch: process id that it is to watch: it gets a pidfd that is good whatever happens before it looks.
         then: is told the exit code of the shell, in a thread, a moment later.

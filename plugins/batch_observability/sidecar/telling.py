@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from batch_observability import schema
+from batch_observability.context import RunContext, log_fields, metric_tags
 from batch_observability.export.signals import (
     Attribute,
     Batch,
@@ -20,10 +21,10 @@ from batch_observability.export.signals import (
     SpanEvent,
 )
 from batch_observability.ids import hex_trace_id
-from batch_observability.run import RunContext, log_fields
 from batch_observability.schema import Outcome
 from batch_observability.sidecar.ending import Ending
 from batch_observability.sidecar.observation import Observation
+from batch_observability.sla.judge import NOTHING_PROMISED, Kept
 
 _LEVELS = {Outcome.SUCCESS: "info", Outcome.SKIPPED: "info", Outcome.RETRYING: "warning"}
 
@@ -33,13 +34,15 @@ def started(context: RunContext) -> Batch:
     return _batch(context, f"{context.run_id}-started", points=(Point(schema.RUN_STARTED, 1, _tags(context)),))
 
 
-def finished(observation: Observation, ending: Ending, *, host: str, with_start: bool) -> Batch:
+def finished(
+    observation: Observation, ending: Ending, kept: Kept = NOTHING_PROMISED, *, host: str, with_start: bool
+) -> Batch:
     """
     Return the signals of a run that has ended on a host, with its start if that has not been told yet.
     """
     context = observation.context
-    spans = (_run_span(observation, ending, host), *_stage_spans(observation, ending))
-    points = _points(observation, ending)
+    spans = (_run_span(observation, ending, kept, host), *_stage_spans(observation, ending))
+    points = [*_points(observation, ending), *_promise_points(context, kept)]
     if with_start:
         points.insert(0, Point(schema.RUN_STARTED, 1, _tags(context)))
     return _batch(
@@ -56,23 +59,11 @@ def _batch(context: RunContext, name: str, **signals: Any) -> Batch:
     return Batch(context.model["service"], context.model["version"], context.env, name, **signals)
 
 
-def _tags(context: RunContext, **extra: str) -> dict[str, str]:
-    model = context.model
-    tags = {
-        schema.TAG_ENV: context.env,
-        schema.TAG_SERVICE: model["service"],
-        schema.TAG_VERSION: model["version"],
-        schema.TAG_MODEL: model["name"],
-        schema.TAG_OWNER: model["owner"],
-        schema.TAG_TIER: model["tier"],
-        schema.TAG_SOURCE: context.source,
-        **context.tags,
-        **extra,
-    }
-    return {name: value for name, value in tags.items() if value}
+def _tags(context: RunContext) -> dict[str, str]:
+    return metric_tags(context.model, context.env, context.source, context.tags)
 
 
-def _run_span(observation: Observation, ending: Ending, host: str) -> Span:
+def _run_span(observation: Observation, ending: Ending, kept: Kept, host: str) -> Span:
     context, model = observation.context, observation.context.model
     rows = observation.total_rows or {}
     attributes: dict[str, Attribute] = {
@@ -96,6 +87,7 @@ def _run_span(observation: Observation, ending: Ending, host: str) -> Span:
     attributes |= {names[name]: count for name, count in rows.items()}
     for objective, promise in model["objectives"].items():
         attributes[schema.OBJECTIVE.replace("<objective>", objective)] = promise
+    attributes |= _promise_attributes(kept)
     for measurement in observation.measurements:
         attributes[schema.MEASUREMENT.replace("<name>", measurement["name"])] = measurement["value"]
         if measurement["unit"]:
@@ -125,6 +117,31 @@ def _run_span(observation: Observation, ending: Ending, host: str) -> Span:
         ),
         links=context.linked_spans,
     )
+
+
+def _promise_attributes(kept: Kept) -> dict[str, Attribute]:
+    attributes: dict[str, Attribute] = {}
+    for one in kept.judgements:
+        state = schema.MET if one.kept else schema.BREACHED
+        attributes[schema.SLA_STATE.replace("<objective>", one.objective)] = state
+        if one.margin_s is not None:
+            attributes[schema.SLA_MARGIN_S.replace("<objective>", one.objective)] = round(one.margin_s, 6)
+    if kept.extended_s:
+        attributes[schema.SLA_EXTENDED] = kept.extended_s
+    return attributes
+
+
+def _promise_points(context: RunContext, kept: Kept) -> list[Point]:
+    # What was broken is counted by who claims it, once for all who see it.
+    tags = {one.objective: {**_tags(context), schema.TAG_OBJECTIVE: one.objective} for one in kept.judgements}
+    points = [Point(schema.SLA_CHECKED, 1, tags[one.objective]) for one in kept.judgements if one.kept]
+    points += [
+        Point(schema.SLA_MARGIN, one.margin_s, tags[one.objective])
+        for one in kept.judgements
+        if one.margin_s is not None
+    ]
+    wide = ({**_tags(context), schema.TAG_OBJECTIVE: objective} for objective in kept.counted)
+    return [*points, *(Point(schema.SLA_CHECKED, 1, one) for one in wide)]
 
 
 def _parent(context: RunContext, ending: Ending) -> int | None:
@@ -180,7 +197,7 @@ def _points(observation: Observation, ending: Ending) -> list[Point]:
         Point(schema.METRIC_CPU_TIME, observation.cpu_s, tags),
         Point(schema.METRIC_MEMORY_PEAK, observation.memory_peak, tags),
     ]
-    if context.due_ns is not None:
+    if context.due_ns is not None and context.is_first_try and not context.backfill:
         points.append(Point(schema.RUN_START_DELAY, _seconds(context.due_ns, context.start_ns), tags))
     if rows := observation.total_rows:
         points += [

@@ -1,0 +1,1 @@
+"""Promises on a real Airflow: models that keep them, and models that break each in its own way."""

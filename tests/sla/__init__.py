@@ -1,0 +1,1 @@
+"""Tests of the objectives of models: when they are due, whether they were kept, and who tells it."""
