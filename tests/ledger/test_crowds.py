@@ -48,7 +48,7 @@ def test_of_10_000_runs_none_is_lost(ledger, url, rows):
 
 
 def test_of_all_who_claim_a_cause_at_once_one_tells_it(ledger, url, rows):
-    told = crowd(url, 64, "claim", 3)
+    told = crowd(url, 16, "claim", 3)
     claimed = Counter(one for each in told for one in each["answer"])
     assert claimed == {f"{state} {number}": 1 for number in range(3) for state in ("at_risk", "breached")}
     assert rows("SELECT count(*) AS n FROM promises WHERE at_risk_ns IS NOT NULL AND breached_ns IS NOT NULL") == [
@@ -58,7 +58,7 @@ def test_of_all_who_claim_a_cause_at_once_one_tells_it(ledger, url, rows):
 
 def test_of_all_who_claim_an_episode_at_once_one_tells_it(ledger, url, rows):
     """Each sees another cause of it: half of them as one that was at risk before."""
-    told = crowd(url, 64, "begin", 3)
+    told = crowd(url, 16, "begin", 3)
     claimed = Counter(one for each in told for one in each["answer"])
     assert claimed == {f"episode-{number}": 1 for number in range(3)}
     assert rows("SELECT count(*) AS n FROM promises WHERE breached_ns IS NOT NULL") == [{"n": 3}]
@@ -66,5 +66,5 @@ def test_of_all_who_claim_an_episode_at_once_one_tells_it(ledger, url, rows):
 
 def test_of_all_who_see_a_recovery_at_once_one_tells_it(ledger, url):
     ledger.apply_all([promised("a"), promised("b")])
-    assert sum(each["answer"] for each in crowd(url, 64, "recover")) == 1
+    assert sum(each["answer"] for each in crowd(url, 16, "recover")) == 1
     assert ledger.open_promises() == []

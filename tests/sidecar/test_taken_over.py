@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import psutil
 import pytest
 
 from tests.live import wait_until
@@ -47,7 +48,15 @@ def kill_sidecars(observed):
     assert sidecars
     for sidecar in sidecars:
         sidecar.kill()
-    wait_until(lambda: not observed.sidecars(), "the sidecar is gone", 10, every=0.02)
+    # Its command line goes first, its end of the socket later.
+    wait_until(lambda: all(map(is_gone, sidecars)), "the sidecar is gone", 10, every=0.02)
+
+
+def is_gone(process):
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @pytest.fixture

@@ -192,6 +192,8 @@ class Entry:
         """Let others have it."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
+            # A process that is being started has a copy of the descriptor, until it becomes another program.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     def _rename(self, path: Path) -> None:
