@@ -135,15 +135,27 @@ class Observed:
         return sidecar
 
     def wait_unobserved(self) -> None:
-        """Wait until the sidecar has ended by itself."""
-        wait_until(lambda: not self.sidecars(), "the sidecar ends", 30, self.sidecars, every=0.05)
+        """Wait until the sidecar has ended by itself; also one that the shell is only about to start."""
+
+        def observers():
+            return [process for process in self.family.survivors() if "sidecar" in " ".join(_words(process))]
+
+        # A process that becomes another program has no words for a moment.
+        def ended():
+            return not observers() and not time.sleep(0.1) and not observers()
+
+        wait_until(ended, "the sidecar ends", 30, observers, every=0.05)
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def _command(process: psutil.Process) -> list[str]:
-    try:
-        command = process.cmdline()
-    except psutil.Error:
-        return []
+    command = _words(process)
     # The shell that starts it has the same words.
     return command if command and "python" in command[0] else []
 
