@@ -5,16 +5,18 @@ Importing this package costs next to nothing: it needs the standard library only
 when it is first asked for.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from batch_observability._version import __version__
-from batch_observability.declare import batch_model
-from batch_observability.model import SLA, BatchModel
-from batch_observability.objective import FinishBy, ModelError
-from batch_observability.run import Run, Stage, current_run
 
 if TYPE_CHECKING:
     from batch_observability.airflow.mixin import BatchModelMixin
+    from batch_observability.cron.observe import observe
+    from batch_observability.declare import batch_model
+    from batch_observability.model import SLA, BatchModel
+    from batch_observability.objective import FinishBy, ModelError
+    from batch_observability.run import Run, Stage, current_run
 
 __all__ = [
     "SLA",
@@ -27,12 +29,29 @@ __all__ = [
     "__version__",
     "batch_model",
     "current_run",
+    "observe",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "BatchModelMixin":
-        from batch_observability.airflow.mixin import BatchModelMixin
+# Where each name is: `batchobs run` is in the way of every job, and needs few of them.
+_ROOMS = {
+    "BatchModelMixin": ".airflow.mixin",
+    "batch_model": ".declare",
+    "SLA": ".model",
+    "BatchModel": ".model",
+    "FinishBy": ".objective",
+    "ModelError": ".objective",
+    "Run": ".run",
+    "Stage": ".run",
+    "current_run": ".run",
+    "observe": ".cron.observe",
+}
 
-        return BatchModelMixin
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_ROOMS[name], __name__), name)
+    # For mocks and the next look-up.
+    globals()[name] = value
+    return value

@@ -8,8 +8,8 @@ are used, by ddtrace, the DogStatsD client and the OpenTelemetry SDK.
 
 from __future__ import annotations
 
-import configparser
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 PREFIX = "BATCHOBS_"
 SECTION = "batch_observability"
-TARGETS = ("datadog", "otlp", "spool")
+TARGETS = ("datadog", "otlp", "datadog-logs", "spool")
 
 
 class ConfigError(ValueError):
@@ -27,16 +27,7 @@ class ConfigError(ValueError):
 
 
 def _boolean(text: str) -> bool:
-    words = {
-        "true": True,
-        "1": True,
-        "yes": True,
-        "on": True,
-        "false": False,
-        "0": False,
-        "no": False,
-        "off": False,
-    }
+    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
     if text.lower() not in words:
         raise ValueError("write true or false")
     return words[text.lower()]
@@ -56,6 +47,30 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ValueError("write a whole number, 1 or more")
     return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError("write a whole number, 0 or more")
+    return int(text)
+
+
+def _record_bytes(text: str) -> int:
+    if not text.isdecimal() or not 1024 <= int(text) <= 1_000_000:
+        raise ValueError("write a number of bytes between 1024 and 1000000")
+    return int(text)
+
+
+def _patterns(text: str) -> tuple[str, ...]:
+    patterns = tuple(line.strip() for line in text.splitlines() if line.strip())
+    for pattern in patterns:
+        try:
+            matches_nothing = re.compile(pattern).match("")
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        if matches_nothing:
+            raise ValueError(f"{pattern!r} matches the empty text, and so every place")
+    return patterns
 
 
 def _targets(text: str) -> tuple[str, ...]:
@@ -108,7 +123,7 @@ class Settings:
     export: tuple[str, ...] = _setting(
         (),
         _targets,
-        "where signals go: datadog, otlp, spool, comma separated; auto: what is configured or answers",
+        "where signals go: datadog, otlp, datadog-logs, spool, comma separated; auto: what is configured or answers",
     )
     state_dir: str = _setting(
         "", _text, "folder of spool, log and state; default: under AIRFLOW_HOME, or ~/.local/state"
@@ -131,7 +146,7 @@ class Settings:
     spool_max_hours: int = _setting(
         168,
         _positive,
-        "hours that signals may wait in the spool; spans for Datadog wait 18 at most, as it takes no older",
+        "hours that signals may wait in the spool; spans and log lines for Datadog wait 18 at most: it takes no older",
     )
     ledger_url: str = _setting(
         "", _ledger_url, "database of runs, as a SQLAlchemy URL; default: SQLite in the state folder", shown=False
@@ -151,6 +166,21 @@ class Settings:
     deadline_alerts: bool = _setting(
         default=True, parse=_boolean, text="attach Airflow's deadline alerts to DAGs with models that promise a time"
     )
+    log_max_bytes: int = _setting(
+        262_144, _record_bytes, "bytes that one log line may have; what is longer is cut, visibly"
+    )
+    log_burst: int = _setting(
+        1000, _count, "identical log lines in a minute, below error, before they are collapsed into one; 0: never"
+    )
+    log_redact: tuple[str, ...] = _setting(
+        (), _patterns, "regular expressions, one a line: what they match in a log line is masked"
+    )
+    ship_logs: bool = _setting(
+        default=False,
+        parse=_boolean,
+        text="send the log lines of runs, not their outcomes only, to OTLP or, with DD_API_KEY, to Datadog's intake",
+    )
+    capture_max_mb: int = _setting(10, _count, "megabytes that one cron job writes which become log lines; 0: none")
     strict: bool = _setting(default=False, parse=_boolean, text="refuse a finish_by that names no time zone")
 
     @property
@@ -177,7 +207,8 @@ class Settings:
     def from_frame(cls, values: Mapping[str, Any]) -> Settings:
         """As `as_frame` wrote them."""
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        return cls(**{**known, "export": tuple(values["export"])})
+        lists: dict[str, Any] = {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+        return cls(**{**known, **lists})
 
 
 def load(
@@ -217,6 +248,8 @@ def load(
 
 def airflow_option(section: str, key: str) -> str | None:
     """Read an option as Airflow does, from its environment variable or airflow.cfg, without importing Airflow."""
+    import configparser
+
     text = os.environ.get(f"AIRFLOW__{section.upper()}__{key.upper()}")
     if text is not None:
         return text

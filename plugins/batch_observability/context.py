@@ -5,11 +5,14 @@ All that is known of a run when it starts, as plain values. Standard library onl
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from batch_observability import schema
 from batch_observability.ids import hex_trace_id
+
+# Variables by which the processes of a job find their run: where its frames are taken, and its context as JSON.
+CHANNEL_VARIABLE, RUN_VARIABLE = "BATCHOBS_CHANNEL", "BATCHOBS_RUN"
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,13 @@ class RunContext:
     def is_first_try(self) -> bool:
         """Whether it is the first attempt at what is due."""
         return int(self.attributes.get(schema.TRY_NUMBER, 1)) <= 1
+
+
+def context_of(values: dict[str, Any]) -> RunContext:
+    """Read a context as `dataclasses.asdict` gives it, also after a way through JSON; what is not known is left out."""
+    known = {f.name for f in fields(RunContext)}
+    values = {name: value for name, value in values.items() if name in known}
+    return RunContext(**{**values, "linked_spans": tuple(map(tuple, values.get("linked_spans", ())))})
 
 
 def metric_tags(model: dict[str, Any], env: str, source: str, of_source: dict[str, str]) -> dict[str, str]:

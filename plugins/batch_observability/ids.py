@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from hashlib import blake2b
 
 _TRACEPARENT = re.compile(r"(?!ff|00.{54})[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 
@@ -46,6 +45,9 @@ def derive_trace_id(*parts: object) -> int:
 
 
 def _derive(size: int, parts: tuple[object, ...]) -> int:
+    # It loads OpenSSL, which who draws its ids at random need not wait for.
+    from hashlib import blake2b
+
     digest = blake2b("\0".join(map(str, parts)).encode("utf-8", "surrogatepass"), digest_size=size).digest()
     return int.from_bytes(digest, "big") or 1
 

@@ -193,3 +193,16 @@ class BatchModel:
     def objectives(self) -> dict[str, str]:
         """Name and promise of each objective of the SLA, as text."""
         return self.sla.objectives() if self.sla else {}
+
+    def as_text(self) -> dict[str, Any]:
+        """Return the model as runs carry it."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "service": self.service,
+            "owner": self.owner,
+            "tier": str(self.tier),
+            "runbook": self.runbook,
+            "objectives": self.objectives(),
+            "terms": self.sla.terms() if self.sla else {},
+        }

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from batch_observability import config
 
@@ -53,6 +52,8 @@ class FinishBy:
         match = _FINISH_BY.fullmatch(text.strip())
         if not match:
             raise ModelError("not a time of day; write HH:MM and a time zone, for example 06:30 Europe/London")
+        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
         days, hour, minute, second, zone = match.groups()
         if int(hour) > 23 or int(minute) > 59 or int(second or 0) > 59:
             raise ModelError("not a time of day; write HH:MM from 00:00 to 23:59, for example 06:30 Europe/London")

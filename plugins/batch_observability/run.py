@@ -11,16 +11,16 @@ import math
 import os
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from batch_observability import schema
+from batch_observability import failure, schema
+from batch_observability.ambient import Place, ambient_span
 from batch_observability.channel import Channel, Frame
-from batch_observability.context import RunContext, log_fields
+from batch_observability.context import RUN_VARIABLE, RunContext, log_fields
 from batch_observability.guard import guarded
 from batch_observability.ids import derive_span_id, hex_trace_id
 from batch_observability.objective import ModelError, format_duration, parse_duration
@@ -29,7 +29,6 @@ from batch_observability.redact import redact_text
 __all__ = ["Run", "RunContext", "Stage", "current_run", "log_fields", "set_current_run"]
 
 _MAX_TEXT = 4000
-_MAX_STACK = 12000
 
 # From outside to inside. Generators and tasks end stages in any order: some of these may have ended.
 _stages: ContextVar[tuple[Stage, ...]] = ContextVar("batch_model_stages", default=())
@@ -44,13 +43,13 @@ class Stage:
         self.span_id = 0
         self._began = 0.0
         self._ended: float | None = None
+        self._fields: dict[str, Any] = {}
+        self._ambient: Place | None = None
 
     @property
     def duration_s(self) -> float:
         """Seconds since the stage began, or that it took."""
-        if not self._began:
-            return 0.0
-        return (self._ended or time.monotonic()) - self._began
+        return (self._ended or time.monotonic()) - self._began if self._began else 0.0
 
     def __enter__(self) -> Self:
         self._began, self._ended = time.monotonic(), None
@@ -96,6 +95,7 @@ class Run:
         # Wall clock that cannot run backwards within a run.
         self._clock_ns = time.time_ns() - time.monotonic_ns()
         self._fields = log_fields(context) if context else {}
+        self._ambient = ambient_span() if context else None
 
     @property
     def active(self) -> bool:
@@ -115,7 +115,10 @@ class Run:
     @property
     def current_stage(self) -> Stage | None:
         """The innermost open stage here; in a thread that opened none, the innermost of the main flow."""
-        mine = [stage for stage in _still_open(_stages.get()) if stage._run is self]  # noqa: SLF001
+        here = _stages.get()
+        if here and here[-1]._ended is None and here[-1]._run is self:  # noqa: SLF001  (most often so)
+            return here[-1]
+        mine = [stage for stage in _still_open(here) if stage._run is self]  # noqa: SLF001
         if not mine and threading.current_thread() is not threading.main_thread():
             mine = _still_open(self._main_stages)
         return mine[-1] if mine else None
@@ -177,24 +180,43 @@ class Run:
 
     def log_fields(self) -> dict[str, Any]:
         """Fields that make a log line find its trace, at this moment; empty when inert."""
+        return dict(self.shared_log_fields())
+
+    def shared_log_fields(self) -> dict[str, Any]:
+        """As `log_fields`, and the same dict as long as the stage is the same: for those who leave it as it is."""
         stage = self.current_stage
-        if stage is None or not self._fields:
-            return self._fields
-        return {**self._fields, schema.LOG_SPAN_ID: str(stage.span_id), schema.LOG_STAGE: stage.name}
+        fields, outer = (stage._fields, stage._ambient) if stage else (self._fields, self._ambient)  # noqa: SLF001
+        if not fields:
+            return fields
+        inner = ambient_span()
+        if inner is None or inner == outer:
+            return fields
+        # A tracer's span that was opened within the stage.
+        return {**fields, schema.LOG_TRACE_ID: hex_trace_id(inner[0]), schema.LOG_SPAN_ID: str(inner[1])}
 
     def tell(self, kind: str, **values: Any) -> None:
         """Send a frame to the observer; if that is gone, to a new one."""
+        self._send({"t": kind, "ts": self._now_ns(), **values})
+
+    @guarded(None)
+    def tell_log(  # noqa: PLR0917  (the parts of a log line)
+        self, time_ns: int, level: str, logger: str, event: str, trace_id: str, span_id: str, attributes: dict[str, Any]
+    ) -> None:
+        """Send a log line, made of plain and masked values, to the observer; it never displaces other frames."""
+        line = {"level": level, "logger": logger, "event": event, "trace": trace_id, "span": span_id}
+        self._send({"t": "log", "ts": time_ns, **line, "attributes": attributes}, optional=True)
+
+    def _send(self, frame: Frame, **how: bool) -> None:
         if self._channel is None:
             return
-        frame: Frame = {"t": kind, "ts": self._now_ns(), **values}
-        self._channel.send(frame)
+        self._channel.send(frame, **how)
         if self._channel.broken and (channel := self._replacement()):
             # Its descriptor may be user code's by now: it must not be closed with the object.
             self._channel.close()
             self._channel = channel
             if any(self._totals.values()):
                 channel.send({"t": "rows", "ts": self._now_ns(), "pid": os.getpid(), **self._totals})
-            channel.send(frame)
+            channel.send(frame, **how)
 
     def _replacement(self) -> Channel | None:
         with self._lock:
@@ -219,6 +241,8 @@ class Run:
             if threading.current_thread() is threading.main_thread():
                 self._main_stages = (*_still_open(self._main_stages), stage)
         stage.span_id = derive_span_id(schema.STAGE, self.context.span_id, self.context.start_ns, os.getpid(), number)
+        stage._fields = {**self._fields, schema.LOG_SPAN_ID: str(stage.span_id), schema.LOG_STAGE: stage.name}
+        stage._ambient = ambient_span()  # noqa: SLF001
         _stages.set((*here, stage))
         self.tell("stage", id=stage.span_id, name=stage.name[:200], parent=outer.span_id if outer else 0)
 
@@ -232,17 +256,13 @@ class Run:
         self.tell("stage_end", id=stage.span_id, error=self.describe(error))
 
     def describe(self, error: BaseException | str | None) -> dict[str, str] | None:
-        """Type, message and traceback of an error, cut to size and with secrets masked; None for none."""
+        """Type, message, traceback and fingerprint of an error, cut to size and with secrets masked; None for none."""
         if error is None:
             return None
         if isinstance(error, str):
             return {"type": "Error", "message": self._redact(error)[:_MAX_TEXT], "stack": ""}
-        stack = "".join(traceback.format_exception(error))
-        return {
-            "type": type(error).__qualname__,
-            "message": self._redact(_message(error))[:_MAX_TEXT],
-            "stack": self._redact(stack)[-_MAX_STACK:],
-        }
+        told = failure.describe(error, self._redact)
+        return {"type": told.kind, "message": told.message, "stack": told.stack, "fingerprint": told.fingerprint}
 
     def _reset_after_fork(self) -> None:
         self._lock = threading.RLock()
@@ -255,21 +275,20 @@ def _still_open(stages: tuple[Stage, ...]) -> list[Stage]:
     return [stage for stage in stages if stage._ended is None]  # noqa: SLF001
 
 
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:
-        # As `traceback` does: an error of user code whose own text fails is still an error.
-        return "the error cannot be printed"
-
-
 _INERT = Run()
-_current: Run = _INERT
+# None until somebody asks: only then does a process look for the job that it is a part of.
+_current: Run | None = None
 
 
 def current_run() -> Run:
     """Return the run that this process is in; an inert one if it is in none."""
-    return _current
+    if _current is None and RUN_VARIABLE in os.environ:
+        from batch_observability.inherited import join
+
+        set_current_run(join())
+    elif _current is None:
+        set_current_run(None)
+    return _current or _INERT
 
 
 def set_current_run(run: Run | None) -> None:
@@ -278,4 +297,4 @@ def set_current_run(run: Run | None) -> None:
     _current = run or _INERT
 
 
-os.register_at_fork(after_in_child=lambda: current_run()._reset_after_fork())  # noqa: SLF001
+os.register_at_fork(after_in_child=lambda: (_current or _INERT)._reset_after_fork())  # noqa: PLW0108, SLF001

@@ -104,6 +104,7 @@ CHECK = _span("batch_model.check", "doctor", "batchobs-doctor", "batchobs doctor
 
 SPAN_TYPE = "worker"
 RUN_EVENT = "batch model run finished"
+START_EVENT = "batch model run started"
 AT_RISK_EVENT, BREACHED_EVENT = "batch model objective at risk", "batch model objective breached"
 RECOVERED_EVENT, EXTENDED_EVENT = "batch model objective recovered", "batch model objective extended"
 MET, BREACHED = "met", "breached"
@@ -151,6 +152,7 @@ DROPPED = _attribute("batch_model.dropped", "int", "frames that the run had to d
 ERROR_TYPE = _attribute("error.type", "string", "class of the error")
 ERROR_MESSAGE = _attribute("error.message", "string", "its message")
 ERROR_STACK = _attribute("error.stack", "string", "its traceback")
+ERROR_FINGERPRINT = _attribute("error.fingerprint", "string", "16 hex digits, the same for equal failures")
 EVENT_TEXT = _attribute("batch_model.event", "string", "text of an event that the run recorded")
 
 # --- Tags of metrics: a closed list, so that the number of series stays known -------------------------------------
@@ -224,6 +226,13 @@ LOG_DD_TASK_ID = _log_field("airflow.task.task_id", "string", "Datadog's own nam
 LOG_ERROR_KIND = _log_field("error.kind", "string", "class of the error")
 LOG_ERROR_MESSAGE = _log_field("error.message", "string", "its message")
 LOG_ERROR_STACK = _log_field("error.stack", "string", "its traceback")
+LOG_ERROR_FINGERPRINT = _log_field(ERROR_FINGERPRINT, "string", ATTRIBUTES[ERROR_FINGERPRINT].description)
+LOG_ERROR_CAUSES = _log_field("error.causes", "array", "what caused it, nearest first: kind and message of each")
+LOG_ERROR_NOTES = _log_field("error.notes", "array", "notes that were added to it")
+LOG_COLLAPSED = _log_field(
+    "batch_model.log.collapsed", "boolean", "lines identical to this one are collapsed from now on"
+)
+LOG_REPEATED = _log_field("batch_model.log.repeated", "int", "lines identical to this one that were collapsed since")
 LOG_DURATION = _log_field("batch_model.duration", "double", "seconds, start to end, of a finished run")
 LOG_OBJECTIVE = _log_field("batch_model.sla.objective", "string", "objective that a record is about")
 LOG_PROMISE = _log_field("batch_model.sla.promise", "string", "what it promises, for example 20m")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 
 import pytest
 
@@ -62,6 +63,16 @@ def test_a_backend_that_never_answers_is_given_up(batchobs):
     done = batchobs("doctor", "--timeout", "0.001", DD_TRACE_AGENT_URL=NOBODY)
     assert done.returncode == 1
     assert "no answer within 0.001 s" in done.stdout
+
+
+def test_an_intake_of_logs_that_is_away_is_told(batchobs):
+    variables = {"BATCHOBS_EXPORT": "datadog-logs", "DD_LOGS_CONFIG_LOGS_DD_URL": NOBODY}
+    done = batchobs("doctor", **variables)
+    assert done.returncode == 1
+    assert "✗ datadog-logs logs" in done.stdout
+    assert "DD_API_KEY is not set: without it Datadog takes no logs" in done.stdout
+    done = batchobs("doctor", **variables, DD_API_KEY=secrets.token_hex(16))
+    assert f"Datadog's log intake at {NOBODY}/api/v2/logs did not answer" in done.stdout
 
 
 def test_without_a_backend_the_spool_takes_all_and_keeps_nothing_of_the_check(batchobs, tmp_path):

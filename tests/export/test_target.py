@@ -12,6 +12,7 @@ import pytest
 from batch_observability.config import Settings
 from batch_observability.export import target
 from batch_observability.export.datadog import DatadogTarget
+from batch_observability.export.datadog_logs import DatadogLogsTarget
 from batch_observability.export.otlp import OtlpTarget
 from batch_observability.export.target import ExportError, choose, complaints, installed, make_target, otlp_endpoint
 
@@ -188,7 +189,37 @@ def test_an_endpoint_of_the_signal_comes_before_the_common_one():
     assert otlp_endpoint({}, "TRACES") == ""
 
 
+SHIPPING = Settings(ship_logs=True)
+LOGS_BY_OTLP = "datadog-logs: log lines go by OTLP to http://collector:4318"
+
+
+@pytest.mark.parametrize(
+    ("settings", "environ", "targets", "reason"),
+    [
+        (SHIPPING, {"DD_AGENT_HOST": "node", "DD_API_KEY": "k"}, ("datadog", "datadog-logs"), "DD_API_KEY are set"),
+        (SHIPPING, {"DD_API_KEY": "k"}, ("spool", "datadog-logs"), "DD_API_KEY are set"),
+        (SHIPPING, {"DD_AGENT_HOST": "node"}, ("datadog",), "DD_API_KEY is not set, so log lines are not sent"),
+        (SHIPPING, {"OTEL_EXPORTER_OTLP_ENDPOINT": URL, "DD_API_KEY": "k"}, ("otlp",), LOGS_BY_OTLP),
+        (
+            SHIPPING,
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": URL, "OTEL_LOGS_EXPORTER": "none", "DD_API_KEY": "k"},
+            ("otlp", "datadog-logs"),
+            "DD_API_KEY are set",
+        ),
+        (AUTO, {"DD_AGENT_HOST": "node", "DD_API_KEY": "k"}, ("datadog",), "datadog: DD_AGENT_HOST is node"),
+        (Settings(ship_logs=True, export=("datadog-logs",)), {}, ("datadog-logs",), "BATCHOBS_EXPORT is datadog-logs"),
+    ],
+)
+def test_log_lines_go_to_datadogs_intake_where_that_is_wanted_and_nobody_else_takes_them(
+    settings, environ, targets, reason
+):
+    choice = choose(settings, environ)
+    assert choice.targets == targets
+    assert any(reason in line for line in choice.reasons)
+
+
 def test_targets_are_made_by_name():
+    assert isinstance(make_target("datadog-logs", {}), DatadogLogsTarget)
     assert isinstance(make_target("datadog", {}), DatadogTarget)
     assert isinstance(make_target("otlp", {}), OtlpTarget)
 

@@ -120,10 +120,11 @@ def spooled(state: Path, signal: str) -> list[dict[str, Any]]:
     ]
 
 
-def log_lines(state: Path) -> list[dict[str, Any]]:
-    """Return the wide records of the log file."""
+def log_lines(state: Path, *, starts: bool = False) -> list[dict[str, Any]]:
+    """Return the wide records of the log file: of what became of runs, or of their starts."""
     path = state / "logs" / "batch_models.jsonl"
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    return [line for line in lines if (line["event"] == "batch model run started") == starts]
 
 
 def _plain(attributes: list[dict[str, Any]]) -> dict[str, Any]:

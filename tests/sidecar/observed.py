@@ -22,6 +22,7 @@ from typing import Any
 
 from batch_observability import config, current_run
 from batch_observability.channel import Channel
+from batch_observability.logs.shipping import ship
 from batch_observability.run import Run, RunContext, set_current_run
 from batch_observability.sidecar import spawn
 from batch_observability.usage import process_usage
@@ -72,6 +73,7 @@ class Observed:
             trace_id=self._options["trace_id"],
             span_id=self._options["trace_id"] >> 64,
             resumed=self._options.get("resumed", False),
+            env=config.environment(),
         )
         began = time.monotonic()
         self.observer = spawn.start_observer(context, self._settings.as_frame())
@@ -291,6 +293,26 @@ def extend(observed: Observed) -> None:
     observed.end()
 
 
+def log_lines(observed: Observed) -> None:
+    """Ship as many lines as each line of stdin says, in a stage."""
+    run, shipped = observed.begin(), 0
+    with run.stage("score") as stage:
+        for text in sys.stdin:
+            for _ in range(int(text)):
+                ship(
+                    {
+                        **run.log_fields(),
+                        "level": "warning",
+                        "logger": "my.module",
+                        "event": f"line {shipped}",
+                        "n": shipped,
+                    }
+                )
+                shipped += 1
+            observed.tell(shipped=shipped, span_id=stage.span_id)
+    observed.end()
+
+
 def refuse_to_end(observed: Observed) -> None:
     """Tell that it was asked to end, as the adapter does, and do not."""
     run = observed.begin()
@@ -339,6 +361,7 @@ SCENARIOS: dict[str, Callable[[Observed], None]] = {
     "goes on": go_on,
     "steps": step,
     "closes all descriptors and goes on": close_all_and_go_on,
+    "logs": log_lines,
     "refuses to end": refuse_to_end,
     "holds the interpreter": hold_the_interpreter,
     "extends": extend,

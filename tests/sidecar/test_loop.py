@@ -44,8 +44,9 @@ def test_a_run_that_tells_its_end_is_delivered_and_acknowledged(pair, state):
     assert int(run["spanId"], 16) == RUN_SPAN
     assert (load["attributes"]["resource.name"], load["parentSpanId"]) == ("load", run["spanId"])
     assert pair[0].recv(100) == ACK
-    (line,) = log_lines(state)
-    assert (line["event"], line["batch_model.rows.read"]) == ("batch model run finished", 5)
+    (begun,), (ended,) = log_lines(state, starts=True), log_lines(state)
+    assert (begun["level"], begun["batch_model.owner"]) == ("info", "team-churn")
+    assert (ended["event"], ended["batch_model.rows.read"]) == ("batch model run finished", 5)
     names = [metric["name"] for metric in spooled(state, "metrics")]
     assert names.count("batch_model.run.started") == names.count("batch_model.run.finished") == 1
 

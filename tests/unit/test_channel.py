@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batch_observability import channel as channel_module
-from batch_observability.channel import ACK, Channel, FrameReader
+from batch_observability.channel import ACK, OFFERED, PART, Channel, FrameReader
 
 # Far more than a queue of the real length and a socket buffer hold, at this size of frame.
 MANY = 4000
@@ -438,3 +438,136 @@ def test_a_sidecar_that_is_gone_does_not_kill_a_process_that_dies_of_sigpipe():
         "Channel(ours).send({'t': 'x'})"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+# --- Optional frames ---------------------------------------------------------------------------------------------
+
+
+def log_line(count: int, text: str = PADDING) -> dict:
+    return {"t": "log", "event": text, "attributes": {"count": count}}
+
+
+def joined(frames: list[dict]) -> list[dict]:
+    """Return frames with those that came in parts put together."""
+    found, texts = [], {}
+    for frame in frames:
+        if frame["t"] != PART:
+            found.append(frame)
+            continue
+        texts[frame["pid"]] = texts.get(frame["pid"], "") + frame["text"]
+        if frame["last"]:
+            found.append(json.loads(texts.pop(frame["pid"])))
+    return found
+
+
+def test_an_optional_frame_arrives_with_its_number(ends):
+    ours, theirs = ends
+    channel = Channel(ours)
+    channel.send(log_line(1), optional=True)
+    channel.send(log_line(2), optional=True)
+    assert channel.drain(AT_ONCE_S)
+    pid = os.getpid()
+    assert received(theirs) == [{**log_line(1), "pid": pid, "n": 1}, {**log_line(2), "pid": pid, "n": 2}]
+
+
+def test_optional_frames_leave_room_for_all_others_which_overtake_them(ends):
+    ours, theirs = ends
+    channel = Channel(ours)
+    with at_once():
+        for count in range(MANY):
+            channel.send(log_line(count), optional=True)
+    assert channel.dropped_optional > 0
+    # Nobody has read, and still what counts is in the socket at once.
+    for count in range(20):
+        channel.send(number(count))
+    frames = received(theirs)
+    assert [frame["n"] for frame in frames if frame["t"] == "number"] == list(range(20))
+    assert channel.dropped == 0
+
+
+def test_the_other_end_learns_how_many_there_were_before_the_next_frame(ends):
+    ours, theirs = ends
+    channel = Channel(ours)
+    for count in range(MANY):
+        channel.send(log_line(count), optional=True)
+    channel.send({"t": "end"})
+    frames = received(theirs)
+    assert frames[-2:] == [{"t": OFFERED, "pid": os.getpid(), "n": MANY}, {"t": "end"}]
+    # Once.
+    channel.send({"t": "end"})
+    assert not [frame for frame in received(theirs) if frame["t"] == OFFERED]
+
+
+def test_optional_frames_keep_their_order_and_come_without_another_frame(ends):
+    ours, theirs = ends
+    channel = Channel(ours)
+    for count in range(900):
+        channel.send(log_line(count), optional=True)
+    thread, frames = received_in_background(theirs)
+    deadline = time.monotonic() + 20
+    while len(frames) < 900 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    channel.close()
+    thread.join()
+    assert [frame["attributes"]["count"] for frame in frames] == list(range(900))
+    assert channel.dropped_optional == 0
+
+
+def test_draining_brings_optional_frames_too(ends):
+    ours, theirs = ends
+    channel = Channel(ours)
+    for count in range(900):
+        channel.send(log_line(count), optional=True)
+    thread, frames = received_in_background(theirs)
+    assert channel.drain(AT_ONCE_S)
+    channel.close()
+    thread.join()
+    assert len(frames) == 900
+
+
+def test_a_long_optional_frame_comes_in_parts_and_others_come_in_between(ends):
+    ours, theirs = ends
+    channel = Channel(ours)
+    long = log_line(1, '"ä\\' * 200_000)
+    channel.send(long, optional=True)
+    channel.send({"t": "end"})
+    thread, frames = received_in_background(theirs)
+    assert channel.drain(AT_ONCE_S)
+    channel.close()
+    thread.join()
+    assert frames[-1]["t"] == PART
+    assert {**long, "pid": os.getpid(), "n": 1} in joined(frames)
+    assert {"t": "end"} in frames
+
+
+def test_optional_frames_take_little_memory(ends):
+    ours, _ = ends
+    channel = Channel(ours)
+    for count in range(100):
+        channel.send(log_line(count, "x" * 200_000), optional=True)
+    assert sum(map(len, channel._optional)) < 5_000_000
+    assert channel.dropped_optional > 70
+
+
+def test_optional_frames_of_forked_children_are_numbered_apart(ends):
+    ours, theirs = ends
+    channel = Channel(ours)
+    channel.send(log_line(1), optional=True)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            channel.send(log_line(2), optional=True)
+            channel.drain(AT_ONCE_S)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert [(frame["pid"], frame["n"]) for frame in received(theirs)] == [(os.getpid(), 1), (pid, 1)]
+
+
+def test_an_optional_frame_to_nobody_is_no_error(ends):
+    ours, theirs = ends
+    channel = Channel(ours)
+    theirs.close()
+    for count in range(10):
+        channel.send(log_line(count), optional=True)
+    assert channel.broken

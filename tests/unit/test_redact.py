@@ -50,6 +50,17 @@ SECRET_KEYS = [
     "aws_secret_access_key",
     "AIRFLOW__CORE__FERNET_KEY",
     "password2",
+    "passwords",
+    "secrets",
+    "passcode",
+    "db_pass",
+    "smtp.pass",
+    "AccountKey",
+    "SharedAccessKey",
+    "Ocp-Apim-Subscription-Key",
+    "master_key",
+    "consumerKey",
+    "secret_key_base",
 ]
 OTHER_KEYS = [
     "tokenizer",
@@ -71,6 +82,15 @@ OTHER_KEYS = [
     "compass",
     "token_count",
     "tokenType",
+    "token_expires_at",
+    "tokenUrl",
+    "password_policy",
+    "secret_name",
+    "credentials_path",
+    "secrets.backend",
+    "first_pass",
+    "pass",
+    "dbpassed",
     "rapid_keys",
     "",
     "-",
@@ -150,6 +170,17 @@ FORMS = [
     "tokenizer=x?{key}={value}",
     "'--header={key}={value}'",
     "multi\nline {key}={value}\nmore",
+    "'{key}' => '{value}'",
+    "{key} := {value}",
+    "[('user', 'bob'), ('{key}', '{value}')]",
+    '["{key}", "{value}"]',
+    "(b'{key}', b'{value}')",
+    "<{key}>{value}</{key}>",
+    "<x:{key} a='b'>{value}</x:{key}>",
+    "name: {key}, value: {value}",
+    '{{"name": "{key}", "value": "{value}"}}',
+    '{key} = """{value}"""',
+    '"{{""{key}"": ""{value}""}}"',
 ]
 values = st.text(string.ascii_letters + string.digits + "!#$%*+-./:@^_|~", min_size=1, max_size=30)
 
@@ -192,6 +223,18 @@ def test_values_within_quotes_may_hold_anything(others, value):
     [
         ('{"token": ["a", "b"], "n": 1}', '{"token": ***, "n": 1}'),
         ('{"credentials": {"a": "b"}, "n": 1}', '{"credentials": ***, "n": 1}'),
+        ('{"secrets": {"a": {"b": "}"}, "c": "d"}, "n": 1}', '{"secrets": ***, "n": 1}'),
+        ("password=[a, [b, 'it]', c] and more", "password=***"),
+        ("API key: abc", "API key: ***"),
+        ("b'a: b\\r\\ntoken: abc\\r\\nHost: x'", "b'a: b\\r\\ntoken: ***\\nHost: x'"),
+        ("the secret key = abc", "the secret key = ***"),
+        ("primary key: abc", "primary key: abc"),
+        ("  key: abc", "  key: abc"),
+        ("has_token=True, password=None", "has_token=True, password=None"),
+        ("secrets: 3, tokens=4", "secrets: 3, tokens=4"),
+        ("('token', 'a', 'b')", "('token', 'a', 'b')"),
+        ("name: token, value: 0.3", "name: token, value: 0.3"),
+        ("name: bob, value: abc", "name: bob, value: abc"),
         ('cut in the middle: "password": "abc', 'cut in the middle: "password": "***'),
         ("password='it\\'s', n=1", "password='***', n=1"),
         ("token: Bearer a b", "token: *** b"),
@@ -268,7 +311,41 @@ def test_an_authorization_header_keeps_its_scheme_only(form, scheme):
     assert redact_text(form.format(scheme, f"{SECRET}.-_~+/==")) == form.format(scheme, MASK)
 
 
-@pytest.mark.parametrize("text", ["authorization: denied for bob", "Basic training", "the bearer of this"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "Authorization: {}",
+        "Authorization: Splunk {}",
+        "{{'Authorization': b'{}'}}",
+        "Bearer {}",
+        "Cookie: a={}; b={}",
+        "Set-Cookie: a={}; HttpOnly",
+        "{{'cookie': 'a={}'}}",
+        "eyJ{0}.{0}.{0}",
+        "-----BEGIN PRIVATE KEY-----\n{0}\n{0}\n-----END PRIVATE KEY-----",
+        "-----BEGIN EC PRIVATE KEY-----\n{0} and no end",
+        "https://{}@example.com/a.git",
+        "https://{}:x-oauth-basic@example.com/a.git",
+        "https://example.com/a?x=1&sig={}",
+        "https://example.com/a?X-Amz-Signature={}&y=2",
+    ],
+)
+def test_credentials_are_masked_where_no_key_tells(form):
+    assert SECRET not in redact_text(form.replace("{}", "{0}").format(f"a7{SECRET}"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "authorization: denied for bob",
+        "Basic training",
+        "the bearer of this",
+        "cookie: chocolate",
+        "-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----",
+        "signature: f(a, b)",
+        "design=4",
+    ],
+)
 def test_words_of_headers_stay_elsewhere(text):
     assert redact_text(text) == text
 
@@ -378,6 +455,24 @@ def test_any_text_is_survived_and_what_is_masked_stays_masked(text):
         "'",
         "token]",
         "_",
+        "authorization:a",
+        "cookie:",
+        "cookie: a=",
+        "eyJ-",
+        "eyJaaaaaaaa.",
+        "<a ",
+        "<token>",
+        "('token', '",
+        '("a", "\\\\"',
+        "name: token value:",
+        "-----BEGIN PRIVATE KEY-----",
+        "https://1",
+        "&sig=",
+        "{'",
+        "API key ",
+        "key=",
+        'token:"',
+        '""',
     ],
 )
 def test_a_long_text_of_any_making_takes_no_time_that_grows_out_of_hand(part):
@@ -467,6 +562,24 @@ def test_new_objects_are_returned():
     assert masked is not value
     assert masked["a"] is not value["a"]
     assert masked["a"][1]["b"][1] is not value["a"][1]["b"][1]
+
+
+@pytest.mark.parametrize(
+    ("value", "masked"),
+    [
+        ([("X-Api-Key", "a"), ("Accept", "b")], [("X-Api-Key", MASK), ("Accept", "b")]),
+        (["password", "a"], ["password", MASK]),
+        (["password", "a", "b"], ["password", "a", "b"]),
+        ({"name": "DB_PASSWORD", "value": "a"}, {"name": "DB_PASSWORD", "value": MASK}),
+        ({"name": "token", "value": 0.3}, {"name": "token", "value": 0.3}),
+        ({"name": "bob", "value": "a"}, {"name": "bob", "value": "a"}),
+        ({"secrets": 3, "has_token": True, "password": None}, {"secrets": 3, "has_token": True, "password": None}),
+        ({"password": 1234}, {"password": MASK}),
+        ({"HTTP_COOKIE": "a", "cookies": {"a": "b"}}, {"HTTP_COOKIE": MASK, "cookies": MASK}),
+    ],
+)
+def test_a_structure_is_masked_by_what_it_says(value, masked):
+    assert redact(value) == masked
 
 
 def test_headers_are_masked_whole():

@@ -167,7 +167,7 @@ def test_everything_is_listed_under_its_own_name_and_described():
             assert len(entry.description.splitlines()) == 1
     assert {metric.type for metric in METRICS.values()} <= set(MetricType)
     assert {field.type for field in ATTRIBUTES.values()} <= {"string", "int", "double"}
-    assert {field.type for field in LOG_FIELDS.values()} <= {"string", "int", "double", "object"}
+    assert {field.type for field in LOG_FIELDS.values()} <= {"string", "int", "double", "boolean", "object", "array"}
 
 
 def test_names_fit_datadog():

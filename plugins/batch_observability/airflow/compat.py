@@ -53,6 +53,20 @@ def redact(text: str) -> str:
     return redact_text(str(mask(text)))
 
 
+def mask_known(text: str) -> str:
+    """Mask what Airflow's secrets masker knows: connections, variables, and what tasks have told it."""
+    from airflow.sdk.log import redact as mask
+
+    return str(mask(text))
+
+
+def known_secrets() -> str:
+    """Return a regular expression of what Airflow's secrets masker knows, "" for nothing: for processes without it."""
+    from airflow.sdk._shared.secrets_masker import _secrets_masker
+
+    return "|".join(sorted(_secrets_masker().patterns, key=len, reverse=True))
+
+
 def is_task_process_object(task_instance: object) -> bool:
     """Whether a hook's task instance is that of the process that runs it, and not a row of the database."""
     return type(task_instance).__name__ == "RuntimeTaskInstance"

@@ -4,29 +4,20 @@ One observed try of a task, in the process that runs it: begin, end, and the pau
 
 from __future__ import annotations
 
-import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from batch_observability import config, schema
 from batch_observability.airflow import compat, registry
 from batch_observability.airflow.attempt import Attempt, as_text
-from batch_observability.airflow.correlation import correlate_logs
-from batch_observability.channel import Channel
 from batch_observability.guard import guarded
 from batch_observability.ids import derive_span_id, format_traceparent
 from batch_observability.model import BatchModel
-from batch_observability.run import Run, RunContext, set_current_run
+from batch_observability.observing import Observed
+from batch_observability.run import Run, RunContext
 from batch_observability.schema import Outcome
-from batch_observability.sidecar.spawn import Observer, start_observer
 from batch_observability.sla.promises import due_ns, is_backfill, slot_of, unix_ns
-from batch_observability.usage import process_usage
-
-# How long the end may wait for a socket that is full; the end's budget is 20 ms.
-_DRAIN_S = 0.01
-# Where observers die one after the other, something is wrong that one more will not mend.
-_REOBSERVED_AT_MOST = 3
 
 
 @dataclass(frozen=True)
@@ -35,19 +26,12 @@ class _Open:
     The run that is open in this process.
 
     Attributes:
-        ends_with_task: the sidecar's container ends with this process: it must have sent or kept all before.
         resumes_here: `dag.test()` goes on with a deferred task at once, in this process.
-        pid: of this process; a forked child of user code has no open run.
     """
 
     task_instance: Any
-    run: Run
-    observer: Observer
-    settings: config.Settings
-    ends_with_task: bool
+    observed: Observed
     resumes_here: bool
-    pid: int
-    reobserved: int = 0
 
 
 _open: _Open | None = None
@@ -61,26 +45,23 @@ def last_run() -> Run | None:
 
 def open_task_instance() -> Any:
     """Return the try whose run is open in this process; None if there is none."""
-    return _open.task_instance if _open and _open.pid == os.getpid() else None
+    return _open.task_instance if _open and _open.observed.is_open else None
 
 
 def begin(task_instance: Any, model: BatchModel) -> None:
     """Begin to observe a try; a second call for the same try does nothing."""
-    global _open, _last  # noqa: PLW0603  (a process runs one task at a time)
+    global _open, _last
     opened = open_task_instance()
     if opened is not None and opened.id == task_instance.id:
         return
     settings = compat.settings()
     tracing = compat.airflow_tracing()
     context = _context(task_instance, model, settings, tracing=tracing)
-    observer = start_observer(context, settings.as_frame(), airflow_tracing=tracing)
-    run = Run(context, observer.channel, compat.redact, lambda: _reobserve(context.run_id))
     ends_with_task = settings.wait_at_end == "always" or (settings.wait_at_end == "auto" and compat.is_kubernetes_pod())
-    resumes_here = compat.in_process(task_instance)
-    _open = _Open(task_instance, run, observer, settings, ends_with_task, resumes_here, os.getpid())
-    _last = run
-    set_current_run(run)
-    correlate_logs(run)
+    observed = Observed(context, settings, compat.redact, ends_with_process=ends_with_task, airflow_tracing=tracing)
+    _open, _last = _Open(task_instance, observed, compat.in_process(task_instance)), observed.run
+    run = observed.run
+    _observe_logs(run, settings)
 
     @guarded(None)
     def asked_to_end() -> None:
@@ -90,24 +71,19 @@ def begin(task_instance: Any, model: BatchModel) -> None:
     compat.announce_to_consumers(task_instance, format_traceparent(context.trace_id, context.span_id))
 
 
-def _reobserve(run_id: str) -> Channel | None:
-    """Start another observer of a run that is open: the first is gone. It goes on from what that one kept on disk."""
-    global _open  # noqa: PLW0603  (a process runs one task at a time)
-    if (
-        _open is None
-        or _open.pid != os.getpid()
-        # In `dag.test()` an earlier run of this process may still be talking.
-        or _open.run.run_id != run_id
-        or _open.run.context is None
-        or _open.reobserved >= _REOBSERVED_AT_MOST
-    ):
-        return None
-    # By now its descriptor may be user code's, which must not lose it.
-    _open.observer.channel.close()
-    tracing = compat.airflow_tracing()
-    observer = start_observer(_open.run.context, _open.settings.as_frame(), airflow_tracing=tracing)
-    _open = replace(_open, observer=observer, reobserved=_open.reobserved + 1)
-    return observer.channel
+@guarded(None)
+def _observe_logs(run: Run, settings: config.Settings) -> None:
+    # All of Airflow's processes load this module, and most run no batch model.
+    from batch_observability.airflow import task_logs
+
+    task_logs.observe_logs(run, settings)
+
+
+@guarded(None)
+def _end_logs() -> None:
+    from batch_observability.airflow import task_logs
+
+    task_logs.end_of_run()
 
 
 def end(task_instance: Any, outcome: Outcome, error: BaseException | str | None = None) -> None:
@@ -115,34 +91,23 @@ def end(task_instance: Any, outcome: Outcome, error: BaseException | str | None 
     opened = open_task_instance()
     if _open is None or opened is None or opened.id != task_instance.id:
         return
-    _close("end", outcome=outcome.value, error=_open.run.describe(error), wait=_must_wait(_open))
+    observed = _open.observed
+    _close("end", outcome=outcome.value, error=observed.run.describe(error), wait=observed.must_wait)
 
 
 def pause() -> None:
     """Pause the open run: its task is deferred or rescheduled and will go on in another process."""
-    if open_task_instance() is not None:
-        _close("pause")
-
-
-def _must_wait(opened: _Open) -> bool:
-    return opened.ends_with_task or not opened.observer.separate
+    if _open is not None and open_task_instance() is not None:
+        _close("pause", acknowledged=_open.resumes_here)
 
 
 def _close(kind: str, **values: Any) -> None:
-    global _open
-    opened = _open
-    if opened is None:
+    global _open  # noqa: PLW0603  (a process runs one task at a time)
+    if _open is None:
         return
-    dropped = opened.observer.channel.dropped
-    opened.run.tell(kind, usage=process_usage(), dropped=dropped, **values)
-    # If the observer was gone, there is another now.
-    opened, _open = _open or opened, None
-    channel = opened.observer.channel
-    channel.drain(_DRAIN_S)
-    if _must_wait(opened) or (opened.resumes_here and kind == "pause"):
-        channel.wait_acknowledged(opened.settings.wait_timeout)
-    channel.close()
-    set_current_run(None)
+    _end_logs()
+    _open.observed.close(kind, **values)
+    _open = None
 
 
 def _context(ti: Any, model: BatchModel, settings: config.Settings, *, tracing: bool) -> RunContext:

@@ -22,6 +22,7 @@ from batch_observability.airflow.dag_run_spans import carried_place, derived_pla
 from batch_observability.airflow.records import Records, Row
 from batch_observability.airflow.registry import Declared
 from batch_observability.config import Settings
+from batch_observability.context import context_of
 from batch_observability.export.deliver import Delivery
 from batch_observability.export.signals import Error
 from batch_observability.ids import derive_span_id
@@ -32,7 +33,7 @@ from batch_observability.schema import Outcome
 from batch_observability.sidecar.closing import close_run
 from batch_observability.sidecar.ending import Ending, judged
 from batch_observability.sidecar.journal import Entry, Journal, run_ids
-from batch_observability.sidecar.observation import Observation, context_of, restore
+from batch_observability.sidecar.observation import Observation, restore
 from batch_observability.sidecar.promises import promises_of
 
 log = logging.getLogger("batch_observability.helper")

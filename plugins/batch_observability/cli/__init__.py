@@ -6,12 +6,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from batch_observability._version import __version__
-from batch_observability.cli import check, doctor, ledger, sla, spool, watch
 from batch_observability.config import ConfigError
 
+# A module each; only that of what is asked for is loaded, for `run` is in the way of every job.
+_COMMANDS = ("check", "crontab", "datadog", "doctor", "ledger", "run", "sla", "spool", "watch")
 _USAGE_ERROR = 2
 _NOT_READ = 1
 
@@ -33,10 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _Parser(prog="batchobs", description="Batch models made observable.")
     parser.add_argument("--version", action="version", version=f"batchobs {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for room in (check, doctor, ledger, sla, spool, watch):
-        room.add_parser(commands)
-    options = parser.parse_args(arguments)
+    commands = parser.add_subparsers(prog="batchobs", dest="command", required=True, metavar="COMMAND")
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    for name in given[:1] if given[:1] and given[0] in _COMMANDS else _COMMANDS:
+        import_module(f"{__name__}.{name}").add_parser(commands)
+    options = parser.parse_args(given)
     try:
         code = int(options.run(options))
         sys.stdout.flush()

@@ -20,6 +20,7 @@ from typing import Any
 
 from batch_observability import config, schema
 from batch_observability._version import __version__
+from batch_observability.context import CHANNEL_VARIABLE, RUN_VARIABLE
 from batch_observability.export.log_file import append_log
 from batch_observability.export.signals import LOGS, METRICS, TRACES, Batch, LogRecord, Point, Span
 from batch_observability.export.spool import Spool
@@ -37,7 +38,9 @@ _REMEDIES = {
     ("otlp", TRACES): "start the collector, or set OTEL_EXPORTER_OTLP_ENDPOINT to where it is",
     ("otlp", METRICS): "let the collector take metrics, or set OTEL_METRICS_EXPORTER=none",
     ("otlp", LOGS): "let the collector take logs, or set OTEL_LOGS_EXPORTER=none",
+    ("datadog-logs", LOGS): "set DD_API_KEY and DD_SITE to those of your organisation, or BATCHOBS_SHIP_LOGS=false",
 }
+_SENT = {"datadog": (TRACES, METRICS), "otlp": (TRACES, METRICS, LOGS), "datadog-logs": (LOGS,)}
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ def _try_backend(name: str, batch: Batch, timeout_s: float) -> list[Finding]:
     if "done" not in result:
         result["error"] = TimeoutError(f"no answer within {timeout_s:g} s")
     error = result.get("error")
-    sent = (TRACES, METRICS, LOGS) if name == "otlp" else (TRACES, METRICS)
+    sent = _SENT[name]
     reasons = error.reasons if isinstance(error, ExportError) else dict.fromkeys(sent if error else (), str(error))
     return [
         Finding(name, signal, reasons[signal], _REMEDIES[name, signal]) if signal in reasons else Finding(name, signal)
@@ -197,7 +200,9 @@ def _facts(settings: config.Settings) -> dict[str, Any]:
         "airflow": airflow,
         "state_folder": str(settings.state_path),
         "ledger": shown(settings.ledger),
-        "misspelt": config.unknown_variables(os.environ),
+        "misspelt": [
+            name for name in config.unknown_variables(os.environ) if name not in (CHANNEL_VARIABLE, RUN_VARIABLE)
+        ],
     }
 
 
@@ -226,8 +231,9 @@ def _print_text(facts: dict[str, Any], choice: Choice, trace_id: int, findings: 
         "",
         f"Sent one span, metric and log, trace {hex_trace_id(trace_id)}:",
     ]
+    width = max(8, *(len(finding.target) for finding in findings))
     for finding in findings:
-        lines.append(f"  {bad if finding.problem else good} {finding.target:8} {finding.signal}")
+        lines.append(f"  {bad if finding.problem else good} {finding.target:{width}} {finding.signal}")
         if finding.problem:
             lines += [f"      {finding.problem}", f"      -> {finding.remedy}"]
     print("\n".join(lines))  # noqa: T201

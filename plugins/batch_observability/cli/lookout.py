@@ -1,7 +1,8 @@
 """
 A look for promises that are broken, telling those that nobody has told: for `batchobs check` and `batchobs watch`.
 
-What is due comes from Airflow's database, where there is an Airflow; it is not imported.
+What is due comes from Airflow's database, where there is an Airflow; it is not imported. Of cron jobs it comes from
+their schedules: those that are known on this host, and those that other hosts have told the ledger.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from batch_observability.airflow.attempt import SOURCE
 from batch_observability.airflow.expected import expected
 from batch_observability.airflow.records import Records
 from batch_observability.airflow.registry import Declared
+from batch_observability.catalog import Catalog
 from batch_observability.cli.options import is_blank
 from batch_observability.cli.words import one_line
+from batch_observability.cron import declaring, known
+from batch_observability.cron.expected import expected as expected_of_cron
 from batch_observability.export.deliver import Delivery, Report
 from batch_observability.export.signals import Batch
 from batch_observability.export.target import Choice, choose
@@ -49,13 +53,17 @@ class Lookout:
         settings: of this process.
         on_told: is given what this told, as it is told.
         gauges: also send how old results are, which is worth something from who looks again and again.
+        catalog: says of jobs when they are due, besides the jobs themselves.
 
     Raises:
         ConfigError: if Airflow says where its database is in a way that is not read here.
     """
 
-    def __init__(self, settings: config.Settings, on_told: OnTold, *, gauges: bool) -> None:
+    def __init__(
+        self, settings: config.Settings, on_told: OnTold, *, gauges: bool, catalog: Catalog | None = None
+    ) -> None:
         self._settings = settings
+        self._catalog = catalog or Catalog()
         self._database = airflow_database()
         self._records = Records(self._database)
         tracing = (config.airflow_option("traces", "otel_on") or "").lower() in ("true", "t", "1")
@@ -65,11 +73,14 @@ class Lookout:
         self._watcher = Watcher(settings, self.delivery, "check", config.environment(), self._expected)
         self.problems = Problems()
         self._due: list[Expected] = []
+        self._has_asked_airflow = True
 
     @property
     def is_blank(self) -> bool:
         """Whether nothing has run here and nothing is declared: then there is no ledger, and none is made."""
-        return is_blank(self._settings) and not registry.declared(self._settings.state_path)
+        state = self._settings.state_path
+        declared = registry.declared(state) or known.known(state) or self._catalog.scheduled()
+        return is_blank(self._settings) and not declared
 
     def look(self, *, rates: bool = True) -> bool:
         """Look once; return whether all could be asked that had to be. What could not is said on stderr."""
@@ -80,14 +91,30 @@ class Lookout:
         for problem in (*self.delivery.unclaimed, *self.delivery.unsent):
             self.problems.say(problem)
         # What could not be claimed was not told either.
-        return complete and not self.delivery.unclaimed
+        return complete and self._has_asked_airflow and not self.delivery.unclaimed
 
     def still_due(self) -> set[str]:
         """Return the keys of all promises of what the last look found due and not done."""
         return {one.key(objective) for one in self._due if not one.settled for objective in FROM_CLOCK}
 
-    def _expected(self) -> tuple[list[Expected], list[ledger.Declared]] | None:
-        self._due = []
+    def _expected(self) -> tuple[list[Expected], list[ledger.Declared]]:
+        due, declared = self._expected_of_cron()
+        of_airflow = self._expected_of_airflow()
+        # What is known of cron jobs is not kept back for an Airflow that does not answer.
+        self._has_asked_airflow = of_airflow is not None
+        more, news = of_airflow or ([], [])
+        self._due = [*due, *more]
+        return self._due, [*declared, *news]
+
+    def _expected_of_cron(self) -> tuple[list[Expected], list[ledger.Declared]]:
+        state = self._settings.state_path
+        try:
+            declaring.note_catalog(state, self._catalog)
+        except OSError as error:
+            self.problems.say(f"jobs of the catalog cannot be written down: {error}; mend the folder")
+        return expected_of_cron(self.delivery.ledger, known.known(state), config.environment(), datetime.now(UTC))
+
+    def _expected_of_airflow(self) -> tuple[list[Expected], list[ledger.Declared]] | None:
         if not self._database:
             return [], []
         # What was written down on another host is known once it has run.
@@ -102,7 +129,6 @@ class Lookout:
             remedy = f"start it, install its driver, or set {_CONN} to where it is"
             self.problems.say(f"Airflow's database {shown(self._database)} cannot be asked: {remedy}")
             return None
-        self._due = found[0]
         return found
 
 

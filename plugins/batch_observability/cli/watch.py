@@ -13,10 +13,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from batch_observability import config
+from batch_observability.catalog import Catalog, load
+from batch_observability.cli.install_hint import install_hint
 from batch_observability.cli.lookout import Lookout
 from batch_observability.cli.options import load_settings
 from batch_observability.cli.told import Told, of_change, of_row
@@ -42,6 +45,8 @@ def add_parser(commands: Any) -> None:
     watch.add_argument(
         "--interval", type=_seconds, metavar="SECONDS", help="between two looks (BATCHOBS_CHECK_INTERVAL)"
     )
+    watch.add_argument("--catalog", type=Path, metavar="FILE", help="batch_models.yaml, which says when jobs are due")
+    watch.add_argument("--install-hint", action="store_true", help="print what has check run each minute, and end")
     watch.add_argument("--json", action="store_true", help="print JSON objects, one a line")
     watch.set_defaults(run=_run)
 
@@ -57,8 +62,11 @@ def _seconds(text: str) -> float:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.install_hint:
+        print(install_hint(options.catalog), end="")  # noqa: T201  (the command's voice)
+        return 0
     settings = load_settings()
-    watch = _Watch(settings, as_json=options.json)
+    watch = _Watch(settings, load(options.catalog), as_json=options.json)
     interval_s = options.interval or settings.check_interval
     with _stopped_by(signal.SIGTERM, signal.SIGINT) as stop:
         while not stop.is_set():
@@ -88,10 +96,10 @@ def _stopped_by(*signals: signal.Signals) -> Iterator[threading.Event]:
 
 
 class _Watch:
-    def __init__(self, settings: config.Settings, *, as_json: bool) -> None:
+    def __init__(self, settings: config.Settings, catalog: Catalog, *, as_json: bool) -> None:
         self._settings = settings
         self._as_json = as_json
-        self._lookout = Lookout(settings, self._told, gauges=True)
+        self._lookout = Lookout(settings, self._told, gauges=True, catalog=catalog)
         # What was broken when it was looked at last; None before that.
         self._broken: dict[str, PromiseRow] | None = None
         self._next_rates = self._next_replay = time.monotonic()

@@ -31,6 +31,7 @@ log = logging.getLogger("batch_observability.export")
 CLAIMS = (Finished, Promised, Recovered)
 _FIRST_WAIT_S = 1.0
 _DROPPED = "telemetry-dropped"
+UNCERTAIN, REJECTED = "uncertain", "rejected"
 
 
 @dataclass
@@ -143,6 +144,18 @@ class Delivery:
             self.attempt(sending)
         return not any(sending.reason for sending in sendings)
 
+    def keep(self, batch: Batch) -> bool:
+        """Put a batch on disk for a replay to send it; return whether it is there."""
+        try:
+            entries = self.spool.put(batch, self._wanted(), None)
+        except OSError as error:
+            log.warning("the spool cannot be written: %s", error)
+            return False
+        for entry in entries:
+            entry.release()
+        self.drop(batch, self.spool.make_room())
+        return True
+
     def drop(self, batch: Batch, dropped: Mapping[str, int]) -> None:
         """Count what had to be dropped, by reason; the count goes with what is sent next."""
         if not dropped or batch.name == _DROPPED:
@@ -155,14 +168,14 @@ class Delivery:
         )
         told = Batch(batch.service, batch.version, batch.env, _DROPPED, points=points)
         with suppress(OSError):
-            for entry in self.spool.put(told, {name: frozenset({METRICS}) for name in self.targets}, None):
+            takers = {name: frozenset({METRICS}) for name in self.targets if METRICS in taken_by(name)}
+            for entry in self.spool.put(told, takers, None):
                 entry.release()
 
     def _keep(self, batch: Batch, change: Change | None, report: Report) -> dict[tuple[str, str], list[Entry]]:
         """Put all on disk; return the files by target and the group of signals that are sent together."""
         try:
-            wanted = {name: taken_by(name) for name in self.targets}
-            entries = self.spool.put(batch, wanted, encode(change) if change is not None else None)
+            entries = self.spool.put(batch, self._wanted(), encode(change) if change is not None else None)
         except OSError as error:
             log.warning("the spool cannot be written: %s", error)
             report.on_disk = False
@@ -176,6 +189,14 @@ class Delivery:
             found.setdefault((entry.target, key), []).append(entry)
         self.drop(batch, self.spool.make_room())
         return found
+
+    def _wanted(self) -> dict[str, frozenset[str]]:
+        """Return what is kept for each target."""
+        wanted = {name: taken_by(name) for name in self.targets}
+        if not self.settings.export and {"spool", "datadog-logs"} <= wanted.keys():
+            # It is for who comes later: what somebody takes now would be sent a second time.
+            wanted["spool"] -= wanted["datadog-logs"]
+        return wanted
 
     def _record(self, change: Change, report: Report) -> bool:
         """Bring a change into the ledger; return whether that is settled."""
@@ -224,14 +245,18 @@ class Delivery:
 
     def attempt(self, sending: Sending) -> None:
         """Send once; files of what was taken go, of what was not they stay."""
-        sending.under_way, sending.reason, sending.lost = True, "", False
+        sending.under_way, sending.reason, sending.lost = True, "", ""
         try:
             for entry in sending.entries:
                 entry.begin()
             self._target(sending.target).send(sending.batch)
         except ExportError as error:
             sending.reason = str(error)
-            sending.lost = error.uncertain and bool(sending.batch.points)
+            if error.rejected:
+                sending.lost = REJECTED
+            elif error.uncertain and sending.batch.points:
+                # They have no ids: a second time might count them twice. Of log lines a second is better than none.
+                sending.lost = UNCERTAIN
         except ImportError as error:
             sending.reason = f"{error}: {INSTALL.format(extra=sending.target)}"
         except Exception as error:
@@ -244,8 +269,7 @@ class Delivery:
             else:
                 entry.refused()
         if sending.lost:
-            # They have no ids: a second time might count them twice.
-            self.drop(sending.batch, {"uncertain": 1})
+            self.drop(sending.batch, {sending.lost: 1})
         sending.attempted()
 
     def _target(self, name: str) -> Target:

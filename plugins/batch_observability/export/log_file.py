@@ -19,6 +19,7 @@ from batch_observability import schema
 from batch_observability.export.signals import Batch, LogRecord
 from batch_observability.private import private_folder
 
+RUNS_FILE = "batch_models.jsonl"
 _LOG_BYTES = 50_000_000
 
 
@@ -33,7 +34,7 @@ def append_log(folder: Path, batch: Batch) -> None:
         return
     private_folder(folder)
     lines = b"".join(json.dumps(as_line(record), default=str).encode() + b"\n" for record in batch.logs)
-    path = folder / "batch_models.jsonl"
+    path = folder / RUNS_FILE
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         written = os.write(descriptor, lines)
@@ -54,7 +55,7 @@ def as_line(record: LogRecord) -> dict[str, Any]:
     return {
         schema.LOG_TIMESTAMP: datetime.fromtimestamp(record.time_ns / 1e9, UTC).isoformat(timespec="microseconds"),
         schema.LOG_LEVEL: record.level,
-        schema.LOG_LOGGER: "batch_observability",
+        schema.LOG_LOGGER: record.logger,
         schema.LOG_EVENT: record.event,
         **record.attributes,
     }

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from batch_observability import schema
 from batch_observability._version import __version__
-from batch_observability.export.otlp_json import SEVERITIES, resource_attributes, span_attributes
+from batch_observability.export.otlp_json import SEVERITIES, resource_attributes, scope_of, span_attributes
 from batch_observability.export.signals import LOGS, METRICS, TRACES, Batch, LogRecord, Span
 from batch_observability.export.target import (
     ExportError,
@@ -237,6 +237,9 @@ def _logs(batch: Batch, resource_of: Callable[[str, str, str], Any]) -> list[Any
 
     resource = resource_of(batch.service, batch.version, batch.env)
 
+    def scope(logger: str) -> Any:
+        return InstrumentationScope(**scope_of(logger))
+
     def convert(record: LogRecord) -> Any:
         span = SpanContext(record.trace_id, record.span_id, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
         api_record = ApiRecord(
@@ -248,6 +251,6 @@ def _logs(batch: Batch, resource_of: Callable[[str, str, str], Any]) -> list[Any
             body=record.event,
             attributes=record.attributes,
         )
-        return ReadableLogRecord(api_record, resource, InstrumentationScope(_SCOPE, __version__))
+        return ReadableLogRecord(api_record, resource, scope(record.logger))
 
     return [convert(record) for record in batch.logs]

@@ -20,6 +20,7 @@ from batch_observability.export.signals import (
     EVENTS,
     LOGS,
     METRICS,
+    OWN_LOGGER,
     TRACES,
     Attribute,
     Batch,
@@ -34,12 +35,13 @@ from batch_observability.usage import host_name
 
 Json = dict[str, Any]
 
-SCOPE = {"name": "batch_observability", "version": __version__}
+SCOPE = {"name": OWN_LOGGER, "version": __version__}
 SEVERITIES = {"debug": 5, "info": 9, "warning": 13, "error": 17, "critical": 21}
 # An attribute of a span, or a tag of an event, whose name is one of ours goes under its name behind this.
 ESCAPE = "attribute."
 EVENT_NAMES = frozenset({"title", "alert_type", "aggregation_key"})
-_ERROR_NAMES = frozenset({schema.ERROR_TYPE, schema.ERROR_MESSAGE, schema.ERROR_STACK})
+# In the order of the fields of `Error`.
+ERROR_NAMES = (schema.ERROR_TYPE, schema.ERROR_MESSAGE, schema.ERROR_STACK, schema.ERROR_FINGERPRINT)
 _KIND_INTERNAL, _KIND_CONSUMER = 1, 5
 _DELTA = 1
 
@@ -61,15 +63,21 @@ def encode(batch: Batch, now_ns: int) -> dict[str, Json]:
             "resourceMetrics": [{"resource": resource, "scopeMetrics": [{"scope": SCOPE, "metrics": metrics}]}]
         }
     records = {
-        LOGS: [_record(record) for record in batch.logs],
-        EVENTS: [_event_record(event) for event in batch.events],
+        LOGS: [
+            {"scope": scope_of(logger), "logRecords": [_record(record) for record in of_logger]}
+            for logger, of_logger in groupby(batch.logs, key=lambda record: record.logger)
+        ],
+        EVENTS: [{"scope": SCOPE, "logRecords": [_event_record(event) for event in batch.events]}],
     }
     for signal, entries in records.items():
-        if entries:
-            documents[signal] = {
-                "resourceLogs": [{"resource": resource, "scopeLogs": [{"scope": SCOPE, "logRecords": entries}]}]
-            }
+        if signal in batch.signals:
+            documents[signal] = {"resourceLogs": [{"resource": resource, "scopeLogs": entries}]}
     return documents
+
+
+def scope_of(logger: str) -> Json:
+    """Return the scope of a logger's records: its name; the version is ours only."""
+    return SCOPE if logger == OWN_LOGGER else {"name": logger}
 
 
 def _resource_spans(batch: Batch) -> list[Json]:
@@ -113,7 +121,7 @@ def span_attributes(span: Span) -> dict[str, Attribute]:
 def names_of_span(*, measured: bool, failed: bool) -> frozenset[str]:
     """Names of the attributes that a span has beside those that it was given."""
     names = frozenset({"operation.name", "resource.name"})
-    return names | ({"span.type", "_dd.measured"} if measured else set()) | (_ERROR_NAMES if failed else set())
+    return names | ({"span.type", "_dd.measured"} if measured else set()) | (set(ERROR_NAMES) if failed else set())
 
 
 def _escaped(attributes: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:

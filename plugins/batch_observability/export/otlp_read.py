@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from batch_observability import schema
-from batch_observability.export.otlp_json import ESCAPE, EVENT_NAMES, SEVERITIES, Json, names_of_span
+from batch_observability.export.otlp_json import ERROR_NAMES, ESCAPE, EVENT_NAMES, SEVERITIES, Json, names_of_span
 from batch_observability.export.signals import (
     EVENTS,
     LOGS,
@@ -66,10 +66,12 @@ def _batch(signal: str, document: Json, name: str) -> Batch:
     if signal not in {LOGS, EVENTS}:
         raise ValueError("there is no such signal")
     resources = _objects(document, "resourceLogs")
-    records = _entries(resources, "scopeLogs", "logRecords")
+    entries = _scoped(resources, "scopeLogs", "logRecords")
     if signal == LOGS:
-        return Batch(*_resource(resources), name, logs=tuple(map(_record, records)))
-    return Batch(*_resource(resources), name, events=tuple(map(_event, records)))
+        return Batch(
+            *_resource(resources), name, logs=tuple(_record(entry, _logger(scope)) for scope, entry in entries)
+        )
+    return Batch(*_resource(resources), name, events=tuple(_event(entry) for _, entry in entries))
 
 
 # --- Parts ------------------------------------------------------------------------------------------------------
@@ -87,11 +89,17 @@ def _resource(resources: list[Json]) -> tuple[str, str, str]:
 
 def _entries(resources: list[Json], scopes: str, entries: str) -> Iterator[Json]:
     """Yield what the only resource of a document holds."""
+    return (entry for _, entry in _scoped(resources, scopes, entries))
+
+
+def _scoped(resources: list[Json], scopes: str, entries: str) -> Iterator[tuple[Json, Json]]:
+    """Yield the same, each with its scope."""
     if len(resources) > 1:
         raise ValueError("it has several resources")
     for resource in resources:
         for scope in _objects(resource, scopes):
-            yield from _objects(scope, entries)
+            for entry in _objects(scope, entries):
+                yield scope, entry
 
 
 def _spans(resource: Json, env: str) -> Iterator[Span]:
@@ -107,7 +115,7 @@ def _span(entry: Json, service: str, version: str) -> Span:
     failed = _get(entry, "status", dict, {}).get("code") == _ERROR_CODE
     names = names_of_span(measured=operation == schema.RUN, failed=failed)
     own, attributes = _split(_attributes(entry), names)
-    error = (_get(own, name, str, "") for name in (schema.ERROR_TYPE, schema.ERROR_MESSAGE, schema.ERROR_STACK))
+    error = (_get(own, name, str, "") for name in ERROR_NAMES)
     return Span(
         operation=operation,
         resource=_get(own, "resource.name", str),
@@ -140,7 +148,12 @@ def _points(entry: Json) -> Iterator[Point]:
         yield Point(metric, _double(data_point.get(value)), _texts(_attributes(data_point)))
 
 
-def _record(entry: Json) -> LogRecord:
+def _logger(scope: Json) -> str:
+    name: str = _get(_get(scope, "scope", dict, {}), "name", str, "")
+    return name
+
+
+def _record(entry: Json, logger: str) -> LogRecord:
     level = _get(entry, "severityText", str).lower()
     if level not in SEVERITIES:
         raise ValueError(f"there is no level {_shown(level)}")
@@ -151,6 +164,7 @@ def _record(entry: Json) -> LogRecord:
         trace_id=_id(entry, "traceId", 16),
         span_id=_id(entry, "spanId", 8),
         attributes=_attributes(entry),
+        logger=logger,
     )
 
 

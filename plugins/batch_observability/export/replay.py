@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from batch_observability.export.deliver import CLAIMS, Delivery
+from batch_observability.export.deliver import CLAIMS, REJECTED, Delivery
 from batch_observability.export.otlp_read import decode
 from batch_observability.export.sending import Sending
 from batch_observability.export.signals import Batch
@@ -199,7 +199,10 @@ class _Replay:
         sending.let_go()
         if sending.lost:
             # It is counted with what a target is told next.
-            _count(self._result.dropped, "uncertain")
+            _count(self._result.dropped, sending.lost)
+        if sending.lost == REJECTED:
+            # The next may be taken.
+            return ""
         if sending.reason:
             self._refuse(target, sending.reason)
         else:

@@ -18,7 +18,7 @@ class Sending:
 
     Attributes:
         reason: why it was not taken the last time, "" if it was.
-        lost: nobody knows what arrived, and it must not be sent twice.
+        lost: why it must not be sent again, "" if it may be: nobody knows what arrived, or it will never be taken.
         problem: what is reported of it.
     """
 
@@ -26,7 +26,7 @@ class Sending:
     batch: Batch
     entries: list[Entry]
     reason: str = ""
-    lost: bool = False
+    lost: str = ""
     problem: str = ""
     under_way: bool = False
     given_up: bool = False

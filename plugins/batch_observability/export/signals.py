@@ -11,6 +11,7 @@ from batch_observability import schema
 from batch_observability.schema import Metric
 
 TRACES, METRICS, LOGS, EVENTS = "traces", "metrics", "logs", "events"
+OWN_LOGGER = "batch_observability"
 Attribute = str | int | float | bool
 
 
@@ -21,6 +22,7 @@ class Error:
     type: str
     message: str
     stack: str = ""
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Span:
             schema.ERROR_TYPE: self.error.type,
             schema.ERROR_MESSAGE: self.error.message,
             schema.ERROR_STACK: self.error.stack,
+            schema.ERROR_FINGERPRINT: self.error.fingerprint,
         }
         return {**self.attributes, **{key: value for key, value in error.items() if value}}
 
@@ -78,7 +81,7 @@ class Point:
 
 @dataclass(frozen=True)
 class LogRecord:
-    """One log record; `attributes` are fields of `schema.LOG_FIELDS`."""
+    """One log record; `attributes` are fields of `schema.LOG_FIELDS`, and those that a user's own line has."""
 
     time_ns: int
     level: str
@@ -86,6 +89,7 @@ class LogRecord:
     trace_id: int
     span_id: int
     attributes: dict[str, Any]
+    logger: str = OWN_LOGGER
 
 
 @dataclass(frozen=True)

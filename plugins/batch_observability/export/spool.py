@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from batch_observability.export.otlp_json import encode
-from batch_observability.export.signals import Batch
+from batch_observability.export.signals import LOGS, Batch
 from batch_observability.export.spool_file import (
     BROKEN,
     LINES,
@@ -170,7 +170,10 @@ class Spool:
             entry.release()
 
     def make_room(self) -> Counter[str]:
-        """Drop what is too old, and the oldest of what is too much; return how many files, by reason."""
+        """
+        Drop what is too old, and the oldest of what is too much, log records first, as they are many, and in files of
+        their own; return how many files, by reason.
+        """
         dropped: Counter[str] = Counter()
         now_ns, total = time.time_ns(), 0
         found = []
@@ -178,9 +181,9 @@ class Spool:
             for path in self._all(target):
                 with suppress(OSError):  # somebody has just sent it
                     size = path.lstat().st_size
-                    found.append((path.name, path, size))
+                    found.append((signal_of(path) != LOGS, path.name, path, size))
                     total += size
-        for _, path, size in sorted(found):
+        for _, _, path, size in sorted(found):
             age_ns = now_ns - time_of(path)
             partial = path.suffix == PARTIAL
             reason = "spool_full" if total > self._max_bytes else "spool_age" if age_ns > self._max_age_ns else ""

@@ -17,15 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from batch_observability.export.signals import METRICS, TRACES
+from batch_observability.export.signals import LOGS, METRICS, TRACES
 
 LINES = ".jsonl"
 # Metrics have no ids: of a file that somebody began to send and did not finish, nobody knows what arrived.
 SENDING = ".sending"
 BROKEN = ".broken"
 PARTIAL = ".part"
-# Datadog takes no older spans.
-_DATADOG_TRACES_S = 18 * 3600
+# Datadog takes no older spans and log records.
+_DATADOG_S = 18 * 3600
+_DATADOG_TAKES = {("datadog", TRACES), ("datadog-logs", LOGS)}
 # A link, another user's file, a socket. Whatever else keeps a file from being opened may be over in a moment.
 _LASTING = (errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO)
 
@@ -132,8 +133,8 @@ class Entry:
     @property
     def too_old(self) -> bool:
         """Whether its target takes nothing that old."""
-        limited = self.target == "datadog" and self.signal == TRACES
-        return limited and time.time_ns() - self.time_ns > _DATADOG_TRACES_S * 10**9
+        limited = (self.target, self.signal) in _DATADOG_TAKES
+        return limited and time.time_ns() - self.time_ns > _DATADOG_S * 10**9
 
     def documents(self) -> tuple[list[Any], int]:
         """

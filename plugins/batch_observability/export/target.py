@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from batch_observability.config import Settings
 from batch_observability.export.signals import EVENTS, LOGS, METRICS, TRACES, Batch
+from batch_observability.redact import redact_text
 
 AGENT_ADDRESS = ("127.0.0.1", 8126)
 AGENT_SOCKET = Path("/var/run/datadog/apm.socket")
@@ -31,12 +32,14 @@ class ExportError(Exception):
     Args:
         reasons: for each signal that it did not take, one line that says why.
         uncertain: nobody knows whether it has arrived.
+        rejected: it will never be taken, however often it is sent.
     """
 
-    def __init__(self, reasons: Mapping[str, str], *, uncertain: bool = False) -> None:
+    def __init__(self, reasons: Mapping[str, str], *, uncertain: bool = False, rejected: bool = False) -> None:
         super().__init__("; ".join(dict.fromkeys(reasons.values())))
         self.reasons = dict(reasons)
         self.uncertain = uncertain
+        self.rejected = rejected
 
     @property
     def signals(self) -> frozenset[str]:
@@ -63,6 +66,7 @@ class Target(Protocol):
 GROUPS: dict[str, tuple[frozenset[str], ...]] = {
     "datadog": (frozenset({METRICS, EVENTS}), frozenset({TRACES})),
     "otlp": (frozenset({METRICS}), frozenset({TRACES}), frozenset({LOGS})),
+    "datadog-logs": (frozenset({LOGS}),),
     "spool": (frozenset({TRACES, METRICS, LOGS, EVENTS}),),
 }
 
@@ -82,6 +86,10 @@ def make_target(name: str, environ: Mapping[str, str]) -> Target:
         from batch_observability.export.datadog import DatadogTarget
 
         return DatadogTarget(os.environ)
+    if name == "datadog-logs":
+        from batch_observability.export.datadog_logs import DatadogLogsTarget
+
+        return DatadogLogsTarget(environ)
     from batch_observability.export.otlp import OtlpTarget
 
     return OtlpTarget(environ)
@@ -94,7 +102,7 @@ def taken_by(target: str) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Choice:
-    """The targets by name, and a line for each of the two backends and the outcome that says why."""
+    """The targets by name, and a line for each of the backends and the outcome that says why."""
 
     targets: tuple[str, ...]
     reasons: tuple[str, ...]
@@ -118,10 +126,15 @@ def choose(settings: Settings, environ: Mapping[str, str], *, airflow_tracing: b
         datadog = False
         datadog_reason = "Airflow's own tracing goes to this Agent by OTLP, and so does ours"
     targets = tuple(name for name, chosen in (("datadog", datadog), ("otlp", otlp)) if chosen)
-    reasons = (f"datadog: {datadog_reason}", f"otlp: {otlp_reason}")
+    reasons = [f"datadog: {datadog_reason}", f"otlp: {otlp_reason}"]
     if not targets:
-        return Choice(("spool",), (*reasons, "spool: no backend is configured"))
-    return Choice(targets, reasons)
+        targets = ("spool",)
+        reasons.append("spool: no backend is configured")
+    if settings.ship_logs:
+        intake, intake_reason = _datadog_logs(environ, otlp=otlp)
+        targets = (*targets, "datadog-logs") if intake else targets
+        reasons.append(f"datadog-logs: {intake_reason}")
+    return Choice(targets, tuple(reasons))
 
 
 def installed(target: str) -> bool:
@@ -187,6 +200,14 @@ def _otlp(environ: Mapping[str, str]) -> tuple[bool, str]:
     if not installed("otlp"):
         return False, f"an endpoint is set, but the exporter is missing: {INSTALL.format(extra='otlp')}"
     return True, f"the endpoint is {endpoints[0]}"
+
+
+def _datadog_logs(environ: Mapping[str, str], *, otlp: bool) -> tuple[bool, str]:
+    if otlp and (endpoint := otlp_endpoint(environ, "LOGS")):
+        return False, f"log lines go by OTLP to {redact_text(endpoint)}"
+    if not environ.get("DD_API_KEY", "").strip():
+        return False, "DD_API_KEY is not set, so log lines are not sent"
+    return True, "BATCHOBS_SHIP_LOGS and DD_API_KEY are set"
 
 
 def _same_host(environ: Mapping[str, str]) -> bool:

@@ -13,7 +13,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from batch_observability.ledger import attainment, migrations, queries, standing
+from batch_observability.ledger import attainment, migrations, queries, scheduled, standing
 from batch_observability.ledger.address import LedgerError, shown
 from batch_observability.ledger.changes import Writer
 from batch_observability.ledger.dialect import WRITES, PostgreSQL, SQLite, dialect_of
@@ -106,6 +106,16 @@ class Ledger:
         """Return the same of a source, with the time since which it is known; a cron job is one of no DAG."""
         with self._transaction() as connection:
             return queries.known_tasks(connection, source)
+
+    def jobs(self, source: str) -> list[scheduled.Scheduled]:
+        """Return the jobs of a source, whether they ever ran or not."""
+        with self._transaction() as connection:
+            return scheduled.jobs(connection, source)
+
+    def runs_of_jobs(self, source: str, since_ns: int) -> list[scheduled.CronRun]:
+        """Return the runs of the jobs of a source that began since then, oldest first."""
+        with self._transaction() as connection:
+            return scheduled.runs(connection, source, since_ns)
 
     def standing(self, run: Run) -> Standing:
         """Return what a run must know of before it to judge itself."""

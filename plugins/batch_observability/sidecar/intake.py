@@ -4,12 +4,16 @@ The observer's end of the socket: frames as they come.
 
 from __future__ import annotations
 
+import selectors
 import socket
+import time
 from collections.abc import Callable
 
 from batch_observability.channel import ACK, Frame, FrameReader
 
 _RECEIVE = 1 << 16
+# Reads after which a socket that was full is empty, with whatever it was full of.
+_FULL = 100
 
 
 class Intake:
@@ -52,9 +56,23 @@ class Intake:
             add(frame)
         return bool(data)
 
+    def linger(self, pidfd: int, limit_s: float, add: Callable[[Frame], object]) -> None:
+        """Take in what comes until a process has exited, for so long at most."""
+        give_up = time.monotonic() + limit_s
+        with selectors.DefaultSelector() as selector:
+            selector.register(pidfd, selectors.EVENT_READ)
+            listening = selector.register(self._socket, selectors.EVENT_READ)
+            while (left := give_up - time.monotonic()) > 0:
+                ready = {key.fd for key, _ in selector.select(left)}
+                if pidfd in ready:
+                    return
+                if listening.fd in ready and not self.take(add):
+                    selector.unregister(self._socket)
+
     def drain(self, add: Callable[[Frame], object]) -> None:
         """Take in all that was written before the death of the writer: it survives SIGKILL (FACTS)."""
-        while True:
+        # A child that it leaves behind may write on and on.
+        for _ in range(_FULL):
             try:
                 data = self._receive()
             except BlockingIOError:

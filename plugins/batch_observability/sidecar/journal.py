@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from batch_observability.context import RunContext
 from batch_observability.private import private_folder, write_private
-from batch_observability.run import RunContext
 from batch_observability.usage import birth, host_name
 
 log = logging.getLogger("batch_observability.sidecar")

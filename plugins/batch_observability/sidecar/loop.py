@@ -21,9 +21,9 @@ from batch_observability import config
 from batch_observability._version import __version__
 from batch_observability.export.deliver import Delivery
 from batch_observability.export.log_file import log_problems_to
-from batch_observability.export.replay import replay
 from batch_observability.export.target import choose
 from batch_observability.sidecar import ending, row, telling
+from batch_observability.sidecar.apart import Apart
 from batch_observability.sidecar.autopsy import autopsy, hear_verdict
 from batch_observability.sidecar.closing import close_run
 from batch_observability.sidecar.intake import Intake
@@ -33,6 +33,7 @@ from batch_observability.sidecar.observation import Observation
 from batch_observability.sidecar.past import recall
 from batch_observability.sidecar.process import ObservedProcess
 from batch_observability.sidecar.promises import promises_of
+from batch_observability.sidecar.shipping import Shipping
 from batch_observability.usage import birth, host_name
 
 log = logging.getLogger("batch_observability.sidecar")
@@ -43,7 +44,6 @@ _POLL_S = 0.05
 _EXITS_WITHIN_S = 0.3
 # A long run is looked at less often: twenty times in each doubling of its length, at most every ten intervals.
 _LOOKS, _SLOWEST = 20, 10
-_REPLAY_S = 10.0
 # The ledger, before an ending is on disk: who waits for that does so for two seconds.
 _ASKED_WITHIN_S = 1.0
 # What starts a process may move it into a control group a moment later.
@@ -98,10 +98,12 @@ class _Observer:
         self._journal = Journal(self._settings.state_path, self._observation.context.run_id)
         choice = choose(self._settings, os.environ, airflow_tracing=start["airflow_tracing"])
         self._delivery = Delivery(self._settings, choice)
+        self._apart = Apart(self._journal, self._intake, forks=self._separate)
+        self._shipping = Shipping(self._observation, self._delivery, self._apart)
         ledger = self._delivery.ledger
         self._start_told = recall(self._journal, ledger, self._observation, announced=start["announced"])
         for frame in more:
-            self._observation.add(frame)
+            self._shipping.add(frame)
         pid, host = self._process.pid, host_name()
         self._promises = promises_of(self._observation, self._delivery, "sidecar", pid=pid, host=host)
         if late := self._promises.begin():
@@ -140,14 +142,15 @@ class _Observer:
                 patience = max(look_at - time.monotonic(), 0)
                 if time.monotonic() - began < _YOUNG_S:
                     patience = min(patience, _GLANCE_S)
-                patience = min(patience, self._promises.patience_s(), _POLL_S if self._stream_ended else patience)
+                patience = min(patience, self._promises.patience_s(), self._shipping.patience_s())
+                patience = min(patience, _POLL_S if self._stream_ended else patience)
                 ready = {key.fd for key, _ in selector.select(patience)}
                 self._memory.follow()
                 if process.pidfd in ready or (self._stream_ended and not process.alive):
                     died_ns = time.time_ns()
-                    self._intake.drain(observation.add)
+                    self._intake.drain(self._shipping.add)
                     return died_ns
-                if self._intake.descriptor in ready and not self._intake.take(observation.add):
+                if self._intake.descriptor in ready and not self._intake.take(self._shipping.add):
                     # Death, told a moment before the pidfd tells it; or user code that closed all descriptors.
                     selector.unregister(self._intake.descriptor)
                     self._stream_ended = time.monotonic()
@@ -156,6 +159,7 @@ class _Observer:
                     self._journal.release()
                     self._let_go_of_journal = self._journal.kept
                 self._ring()
+                self._shipping.look()
                 if time.monotonic() >= look_at:
                     self._look()
                     interval = max(self._settings.sample_interval, (time.monotonic() - began) / _LOOKS)
@@ -179,11 +183,9 @@ class _Observer:
 
     def _let_go(self) -> None:
         """Leave the processor to a process that is about to exit: its executor slot is held until it has."""
-        if self._process.pidfd is None or (self._observation.ended or {}).get("wait", True):
-            return
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.pidfd, selectors.EVENT_READ)
-            selector.select(_EXITS_WITHIN_S)
+        if self._process.pidfd is not None and not (self._observation.ended or {}).get("wait", True):
+            self._intake.linger(self._process.pidfd, _EXITS_WITHIN_S, self._shipping.add_late)
+        self._intake.drain(self._shipping.add_late)
 
     def _look(self) -> None:
         self._process.sample()
@@ -213,27 +215,16 @@ class _Observer:
         if self._promises.patience_s():
             return
         # The run may have ended in time, and this process be late to hear it.
-        self._intake.drain(self._observation.add)
+        self._intake.drain(self._shipping.add)
         if not self._observation.ended:
             due, granted = self._promises.due()
             if due or granted:
                 self._tell_start(lambda: self._promises.tell(due, granted=granted))
 
-    def _apart(self, tell: Callable[[], object]) -> None:
-        """Tell something from a child: what it imports to do so is gone with it."""
-        if not self._separate:
-            tell()
-        elif not os.fork():
-            # The lock on the journal, and the run's end of the socket, are to go with the sidecar.
-            self._journal.release()
-            self._intake.close()
-            with suppress(Exception):
-                tell()
-            os._exit(0)
-
     def _finish(self, ended_ns: int) -> None:
         observation, process = self._observation, self._process
         observation.dropped += self._intake.broken
+        self._shipping.finish()
         end = self._told() if observation.ended else None
         if end is None:
             silent = self._stream_ended is not None and time.monotonic() - self._stream_ended > _DYING_S
@@ -267,12 +258,14 @@ class _Observer:
             on_safe=safe,
             apart=None if wait else self._apart,
         )
+        if not self._separate and self._shipping.used:
+            # There is nobody else to do it, and the task does not wait for ever.
+            self._shipping.send_rest()
         if wait:
             self._acknowledge()
         self._journal.remove()
-        if self._separate and not report.ledger and not any(report.targets.values()):
-            # What others could not send goes now; where even our own did not, nobody is there to take it.
-            replay(self._delivery, _REPLAY_S)
+        if self._separate and self._shipping.may_send_rest(report):
+            self._shipping.send_rest()
             tidy(self._settings.state_path, self._settings.spool_max_hours * 3600)
 
     def _told(self) -> ending.Ending:
@@ -287,6 +280,7 @@ class _Observer:
     def _pause(self) -> None:
         """Keep the state of a run that is deferred or rescheduled for the sidecar of its next phase."""
         observation = self._observation
+        self._shipping.finish()
         if not self._start_told:
             self._tell_start()
         observation.cpu_s += self._process.cpu_s
@@ -298,3 +292,5 @@ class _Observer:
         state = json.dumps(observation.state())
         change = row.paused(observation, self._process.pid, host_name(), state)
         self._delivery.record(f"{observation.context.run_id}-paused", change)
+        if self._shipping.used:
+            self._shipping.send_rest()

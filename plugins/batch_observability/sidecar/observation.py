@@ -9,6 +9,7 @@ from typing import Any
 
 from batch_observability import schema
 from batch_observability.channel import Frame
+from batch_observability.context import context_of
 from batch_observability.ids import derive_span_id
 from batch_observability.run import RunContext
 
@@ -45,6 +46,7 @@ class Observation:
         asked_to_end: the frame that says that somebody asked the process to end.
         extended_s, extended_for: seconds that the run granted itself beyond what it promised, and why the last time.
         dropped: frames that were lost on the way, or were more than fits.
+        dropped_logs: log lines that were to be sent, and were lost on the way.
     """
 
     context: RunContext
@@ -63,6 +65,7 @@ class Observation:
     memory_peak: int = 0
     memory_limit: int | None = None
     dropped: int = 0
+    dropped_logs: int = 0
     ended: Frame | None = None
     paused_ns: int | None = None
 
@@ -177,6 +180,7 @@ class Observation:
             "cpu_s",
             "memory_peak",
             "dropped",
+            "dropped_logs",
             "waiting_s",
             "extended_s",
             "extended_for",
@@ -210,10 +214,3 @@ def restore(state: dict[str, Any]) -> Observation:
     stages = (StageRecord(**stage) for stage in values.pop("stages", {}).values())
     context = context_of(values.pop("context"))
     return Observation(context, values.pop("max_stages"), {stage.span_id: stage for stage in stages}, **values)
-
-
-def context_of(values: dict[str, Any]) -> RunContext:
-    """Read a context as `dataclasses.asdict` gives it, also after a way through JSON; what is not known is left out."""
-    known = {f.name for f in fields(RunContext)}
-    values = {name: value for name, value in values.items() if name in known}
-    return RunContext(**{**values, "linked_spans": tuple(map(tuple, values.get("linked_spans", ())))})

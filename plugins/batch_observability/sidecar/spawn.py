@@ -24,7 +24,7 @@ from typing import Any
 
 from batch_observability.channel import Channel
 from batch_observability.config import Settings
-from batch_observability.run import RunContext
+from batch_observability.context import RunContext
 from batch_observability.sidecar import journal
 from batch_observability.usage import process_usage
 
@@ -148,7 +148,9 @@ def detach(
     try:
         if not os.access(sys.executable, os.X_OK):
             raise FileNotFoundError(errno.ENOENT, "not to be executed", sys.executable)
-        shell = os.posix_spawn(_SHELL, command, os.environ, file_actions=actions, setsid=True)
+        # Who waits for signals has blocked them; that is not to be inherited.
+        how: dict[str, Any] = {"file_actions": actions, "setsid": True, "setsigmask": ()}
+        shell = os.posix_spawn(_SHELL, command, os.environ, **how)
     finally:
         for descriptor in descriptors[1:]:
             os.close(descriptor)

@@ -31,7 +31,8 @@ _LEVELS = {Outcome.SUCCESS: "info", Outcome.SKIPPED: "info", Outcome.RETRYING: "
 
 def started(context: RunContext) -> Batch:
     """Return the signals of a run that has begun."""
-    return _batch(context, f"{context.run_id}-started", points=(Point(schema.RUN_STARTED, 1, _tags(context)),))
+    points = (Point(schema.RUN_STARTED, 1, _tags(context)),)
+    return _batch(context, f"{context.run_id}-started", points=points, logs=(_start_record(context),))
 
 
 def finished(
@@ -43,14 +44,16 @@ def finished(
     context = observation.context
     spans = (_run_span(observation, ending, kept, host), *_stage_spans(observation, ending))
     points = [*_points(observation, ending), *_promise_points(context, kept)]
+    logs = [_record(observation, ending, spans[0])]
     if with_start:
         points.insert(0, Point(schema.RUN_STARTED, 1, _tags(context)))
+        logs.insert(0, _start_record(context))
     return _batch(
         context,
         context.run_id,
         spans=spans,
         points=tuple(points),
-        logs=(_record(observation, ending, spans[0]),),
+        logs=tuple(logs),
         events=(_killed_event(observation, ending),) if ending.outcome in (Outcome.KILLED, Outcome.LOST) else (),
     )
 
@@ -67,13 +70,8 @@ def _run_span(observation: Observation, ending: Ending, kept: Kept, host: str) -
     context, model = observation.context, observation.context.model
     rows = observation.total_rows or {}
     attributes: dict[str, Attribute] = {
-        schema.MODEL_NAME: model["name"],
-        schema.MODEL_VERSION: model["version"],
-        schema.MODEL_OWNER: model["owner"],
-        schema.MODEL_TIER: model["tier"],
-        schema.RUN_ID: context.run_id,
+        **_known_at_start(context),
         schema.OUTCOME: ending.outcome.value,
-        **context.attributes,
         schema.MEMORY_PEAK: observation.memory_peak,
         schema.CPU_TIME: round(observation.cpu_s, 6),
         schema.PROCESS_PID: ending.pid,
@@ -85,8 +83,6 @@ def _run_span(observation: Observation, ending: Ending, kept: Kept, host: str) -
         attributes |= {schema.PHASES: observation.phase, schema.WAITING_TIME: round(observation.waiting_s, 6)}
     names = {"read": schema.ROWS_READ, "written": schema.ROWS_WRITTEN, "rejected": schema.ROWS_REJECTED}
     attributes |= {names[name]: count for name, count in rows.items()}
-    for objective, promise in model["objectives"].items():
-        attributes[schema.OBJECTIVE.replace("<objective>", objective)] = promise
     attributes |= _promise_attributes(kept)
     for measurement in observation.measurements:
         attributes[schema.MEASUREMENT.replace("<name>", measurement["name"])] = measurement["value"]
@@ -117,6 +113,21 @@ def _run_span(observation: Observation, ending: Ending, kept: Kept, host: str) -
         ),
         links=context.linked_spans,
     )
+
+
+def _known_at_start(context: RunContext) -> dict[str, Attribute]:
+    model = context.model
+    promised = model["objectives"].items()
+    promises = {schema.OBJECTIVE.replace("<objective>", objective): promise for objective, promise in promised}
+    return {
+        schema.MODEL_NAME: model["name"],
+        schema.MODEL_VERSION: model["version"],
+        schema.MODEL_OWNER: model["owner"],
+        schema.MODEL_TIER: model["tier"],
+        schema.RUN_ID: context.run_id,
+        **context.attributes,
+        **promises,
+    }
 
 
 def _promise_attributes(kept: Kept) -> dict[str, Attribute]:
@@ -214,11 +225,20 @@ def _points(observation: Observation, ending: Ending) -> list[Point]:
     if observation.dropped:
         dropped_tags = {**tags, schema.TAG_REASON: "frame"}
         points.append(Point(schema.TELEMETRY_DROPPED, observation.dropped, dropped_tags))
+    if observation.dropped_logs:
+        dropped_tags = {**tags, schema.TAG_REASON: "log"}
+        points.append(Point(schema.TELEMETRY_DROPPED, observation.dropped_logs, dropped_tags))
     return points
 
 
 def _seconds(start_ns: int, end_ns: int) -> float:
     return max(end_ns - start_ns, 0) / 1e9
+
+
+def _start_record(context: RunContext) -> LogRecord:
+    known = {name: value for name, value in _known_at_start(context).items() if value != ""}
+    attributes = {**log_fields(context), **known}
+    return LogRecord(context.start_ns, "info", schema.START_EVENT, context.trace_id, context.span_id, attributes)
 
 
 def _record(observation: Observation, ending: Ending, run_span: Span) -> LogRecord:
@@ -238,6 +258,8 @@ def _record(observation: Observation, ending: Ending, run_span: Span) -> LogReco
             schema.LOG_ERROR_MESSAGE: run_span.error.message,
             schema.LOG_ERROR_STACK: run_span.error.stack,
         }
+        if run_span.error.fingerprint:
+            attributes[schema.LOG_ERROR_FINGERPRINT] = run_span.error.fingerprint
     level = _LEVELS.get(ending.outcome, "error")
     return LogRecord(ending.end_ns, level, schema.RUN_EVENT, run_span.trace_id, run_span.span_id, attributes)
 

@@ -1,0 +1,143 @@
+"""
+The output of a job as log lines, in `<state>/logs/jobs/<job>.jsonl`: a file that only its owner reads.
+
+A line that is a JSON object gets the fields of the run that it has not; any other becomes the event of a line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from batch_observability import schema
+from batch_observability.channel import Channel
+from batch_observability.config import Settings
+from batch_observability.context import RunContext, log_fields
+from batch_observability.cron.capture import Piece
+from batch_observability.ids import hex_trace_id
+from batch_observability.private import private_folder
+from batch_observability.redact import MASK, hinted, redact
+
+_FOLDER = ("logs", "jobs")
+_MAX_FILE = 50_000_000
+_OWN = (schema.LOG_TIMESTAMP, schema.LOG_LEVEL, schema.LOG_LOGGER, schema.LOG_EVENT)
+_LEVELS = {"stdout": "info", "stderr": "error"}
+
+
+class JobLog:
+    """
+    Makes lines of what one run writes.
+
+    Args:
+        context: the run.
+        settings: the state folder, how long a line may be, and what is masked in it.
+        channel: to who is told of each line where lines are shipped; None where they are not.
+    """
+
+    def __init__(self, context: RunContext, settings: Settings, channel: Channel | None) -> None:
+        self._fields = log_fields(context)
+        self._stamped = (0, "")
+        self._most = settings.log_max_bytes
+        self._patterns = [re.compile(pattern) for pattern in settings.log_redact]
+        self._channel = channel
+        self._context = context
+        self._rest: dict[str, bytes] = {}
+        folder = settings.state_path.joinpath(*_FOLDER)
+        with suppress(OSError):
+            private_folder(folder)
+        self._path = folder / f"{quote(context.tags[schema.TAG_JOB], safe='')}.jsonl"
+
+    def take(self, piece: Piece) -> None:
+        """Write the lines that are whole now."""
+        stream, time_ns, data, gap = piece
+        *lines, rest = (self._rest.pop(stream, b"") + data).split(b"\n")
+        if gap or len(rest) > self._most:
+            lines.append(rest)
+            rest = b""
+        if rest:
+            self._rest[stream] = rest
+        self._write([self._record(stream, time_ns, line) for line in lines if line.strip()])
+
+    def end(self, missed: int) -> None:
+        """Write last lines that nobody ended, and how many bytes are no lines."""
+        now_ns = time.time_ns()
+        records = [self._record(stream, now_ns, rest) for stream, rest in self._rest.items() if rest.strip()]
+        if missed:
+            event = f"{missed} bytes of the job's output are not captured"
+            records.append(self._wrapped("batchobs", now_ns, "warning", event))
+        self._write(records)
+
+    def _record(self, stream: str, time_ns: int, line: bytes) -> dict[str, Any]:
+        text = line[: self._most].decode("utf-8", "backslashreplace").rstrip("\r")
+        if text.startswith("{"):
+            with suppress(ValueError, RecursionError):
+                return {**self._wrapped(stream, time_ns, _LEVELS[stream], ""), **json.loads(text)}
+        return self._wrapped(stream, time_ns, _LEVELS[stream], text)
+
+    def _wrapped(self, logger: str, time_ns: int, level: str, event: str) -> dict[str, Any]:
+        return {
+            schema.LOG_TIMESTAMP: self._stamp(time_ns),
+            schema.LOG_LEVEL: level,
+            schema.LOG_LOGGER: logger,
+            schema.LOG_EVENT: event,
+            **self._fields,
+        }
+
+    def _stamp(self, time_ns: int) -> str:
+        if self._stamped[0] != time_ns:
+            text = datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="microseconds")
+            self._stamped = (time_ns, text)
+        return self._stamped[1]
+
+    def _write(self, records: list[dict[str, Any]]) -> None:
+        lines = [json.dumps(record, default=str) for record in records]
+        # Most output holds no secret: it is looked through as a whole.
+        if self._patterns or hinted("\n".join(lines)):
+            records = [self._masked(record) for record in records]
+            lines = [json.dumps(record, default=str) for record in records]
+        # A full disk is the job's trouble already.
+        with suppress(OSError):
+            self._append("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+        for record in records if self._channel is not None else ():
+            self._ship(record)
+
+    def _masked(self, record: dict[str, Any]) -> dict[str, Any]:
+        masked: dict[str, Any] = redact(record)
+        for pattern in self._patterns:
+            masked[schema.LOG_EVENT] = pattern.sub(MASK, str(masked.get(schema.LOG_EVENT, "")))
+        return masked
+
+    def _ship(self, record: dict[str, Any]) -> None:
+        if self._channel is None:
+            return
+        attributes = {name: value for name, value in record.items() if name not in self._fields and name not in _OWN}
+        frame = {
+            "t": "log",
+            "ts": time.time_ns(),
+            "level": str(record[schema.LOG_LEVEL]),
+            "logger": str(record[schema.LOG_LOGGER]),
+            "event": str(record[schema.LOG_EVENT]),
+            "trace": hex_trace_id(self._context.trace_id),
+            "span": str(self._context.span_id),
+            "attributes": attributes,
+        }
+        self._channel.send(frame, optional=True)
+
+    def _append(self, data: bytes) -> None:
+        if not data:
+            return
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, data)
+            ours = os.fstat(descriptor)
+            if ours.st_size > _MAX_FILE and os.path.samestat(ours, Path(self._path).stat()):
+                self._path.replace(self._path.with_suffix(".jsonl.1"))
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,160 @@
+"""
+What a command writes, passed on as it comes: a thread for each stream, which waits where the command would wait.
+
+When the command has ended, what it wrote is passed on and this process leaves; if others still hold its streams, as a
+process in the background does, a forked child goes on until the last of them has ended.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import struct
+import termios
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import pairwise
+
+from batch_observability.cron.streams import STDERR, Pipe, let_go
+
+_CHUNK = 1 << 20
+_GONE = select.POLLERR | select.POLLNVAL
+Listener = Callable[[memoryview], object]
+
+
+class Pump:
+    """
+    One pipe, passed on in a thread.
+
+    Args:
+        pipe: from the command to where its stream goes.
+        listen: is shown each piece before it is passed on; it must not wait, and not keep it.
+        last: no other command will write to where it goes.
+    """
+
+    def __init__(self, pipe: Pipe, listen: Listener, *, last: bool) -> None:
+        self._pipe = pipe
+        self._listen = listen
+        self._last = last
+        self._hushed, self._hush = os.pipe()
+        self._buffer = memoryview(bytearray(_CHUNK))
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Begin; the command has its end of the pipe by now."""
+        os.close(self._pipe.writes)
+        self._thread.start()
+
+    def hush(self) -> None:
+        """Let it pass on what was written until now, and stop."""
+        os.close(self._hush)
+
+    def is_done(self, patience_s: float) -> bool:
+        """Whether it has stopped; waited for so long at most."""
+        self._thread.join(patience_s)
+        return not self._thread.is_alive()
+
+    @property
+    def open(self) -> bool:
+        """Whether somebody may still write, once it has stopped."""
+        return not self._ended
+
+    def go_on(self) -> None:
+        """Pass on what still comes until nobody can write any more, in this thread."""
+        # Nobody hushes it: this end is never closed.
+        self._hushed, self._hush = os.pipe()
+        self._listen = _deaf
+        self._pass_on()
+
+    def _run(self) -> None:
+        left = self._pass_on()
+        while left > 0 and (passed := self._pass_piece(left)):
+            left -= passed
+        self._ended = self._ended or _is_closed(self._pipe.reads)
+        if self._ended:
+            os.close(self._pipe.reads)
+            # Who reads it is to see its end now, not when this process ends.
+            for stream in self._pipe.stands_for if self._last else ():
+                let_go(stream)
+
+    def _pass_on(self) -> int:
+        """Pass on until the end, or until hushed; return how many bytes there are then."""
+        reads, outlet = self._pipe.reads, self._pipe.outlet
+        poll = select.poll()
+        poll.register(reads, select.POLLIN)
+        poll.register(outlet, 0)
+        poll.register(self._hushed, select.POLLIN)
+        while not self._ended:
+            events = dict(poll.poll())
+            if events.get(outlet, 0) & _GONE:
+                # Now, not with the next piece: the command is to be told by its next write.
+                self._ended = True
+            elif self._hushed in events:
+                return _unread(reads)
+            elif reads in events:
+                self._pass_piece(_CHUNK)
+        return 0
+
+    def _pass_piece(self, most: int) -> int:
+        """Pass on what is there, up to so many bytes; return how many."""
+        size = os.readv(self._pipe.reads, [self._buffer[:most]])
+        piece = self._buffer[:size]
+        if not size:
+            self._ended = True
+            return 0
+        self._listen(piece)
+        while piece:
+            try:
+                piece = piece[os.write(self._pipe.outlet, piece) :]
+            except BlockingIOError:
+                # Somebody else has made it so that it does not wait.
+                poll = select.poll()
+                poll.register(self._pipe.outlet, select.POLLOUT)
+                poll.poll()
+            except OSError:
+                self._ended = True
+                return 0
+        return size
+
+
+def leave_behind(pumps: list[Pump]) -> None:
+    """Let a child pass on what others still write, so that this process may leave."""
+    if not pumps or os.fork():
+        return
+    for number in signal.valid_signals():
+        with suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _keep_only({pump._pipe.reads for pump in pumps})  # noqa: SLF001  (one thing in two)
+    threads = [threading.Thread(target=pump.go_on) for pump in pumps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os._exit(0)
+
+
+def _keep_only(kept: set[int]) -> None:
+    """Close all but the standard streams and these."""
+    for below, above in pairwise(sorted({STDERR, *kept, os.sysconf("SC_OPEN_MAX")})):
+        os.closerange(below + 1, above)
+
+
+def _is_closed(reads: int) -> bool:
+    """Whether nothing is left in a pipe, and nobody can write to it."""
+    poll = select.poll()
+    poll.register(reads, select.POLLIN)
+    return any(event & select.POLLHUP and not event & select.POLLIN for _, event in poll.poll(0))
+
+
+def _deaf(_piece: memoryview) -> None:
+    pass
+
+
+def _unread(descriptor: int) -> int:
+    return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0"))[0])

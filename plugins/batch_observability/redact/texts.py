@@ -1,0 +1,228 @@
+"""
+Secrets in texts: in URLs, in headers, behind keys, and what environment variables hold.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from functools import cache
+
+from batch_observability.redact.keys import MAX_KEY, STEM, looks_secret
+
+MASK = "***"
+_MIN_LITERAL = 8
+
+# A password may hold what should have been quoted: `@`, or, unless it looks like a port and a path, `/`.
+_URL = re.compile(
+    r"""(?<=[a-zA-Z0-9])(://[^\s/?\#:@'"\[]*:)(?:[^\s/?\#'"]+|(?!\d+[/?\#])(?:(?!://)[^\s'"]){1,300})(?=@)"""
+)
+# A token in the place of a user: `https://<token>@github.com`.
+_URL_TOKEN = re.compile(r"""(?:(?<=http://)|(?<=https://))(?=[^\s/?\#:@'"]*\d)[^\s/?\#:@'"]{20,}(?=@|:\*\*\*@)""")
+_SIGNATURE = re.compile(r"""([?&](?:x-amz-|x-goog-)?sig(?:nature)?=)[^\s&\#'"]+""", re.IGNORECASE)
+_HEADER = r"""\\*["']?\s*[:=,]\s*[bB]?\\*["']?"""
+_AUTHORIZATION = re.compile(
+    rf"""(authorization{_HEADER}(?:bearer|basic|token|digest|negotiate|apikey)[ \t]+)[^\s"'\\,;]+""", re.IGNORECASE
+)
+# Of a scheme that is not known, or of none: what is too long for a word and has a digit.
+_CREDENTIALS = re.compile(
+    rf"""(authorization{_HEADER}(?:[a-z][\w-]{{0,30}}[ \t]+)?)(?=[^\s"'\\,;]{{0,300}}\d)[^\s"'\\,;]{{16,}}""",
+    re.IGNORECASE,
+)
+_COOKIE = re.compile(rf"""(cookie{_HEADER})[\w.!#$%&*+^`|~-]{{1,100}}=[^\r\n"'\\]*""", re.IGNORECASE)
+_BEARER = re.compile(r"(\bbearer[ \t]+)(?=[\w.~+/-]{0,300}\d)[\w.~+/-]{16,}=*", re.IGNORECASE)
+_JWT = re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
+_PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+_ELEMENT = re.compile(r"(<(?:[\w.-]+:)?([\w.-]+)(?:\s[^<>]*)?>)[^<]+(?=</)")
+# `('x-api-key', '...')`: one of the pairs that a dict may be written as.
+_PAIR = re.compile(
+    r"""([(\[]\s*+[bBuU]?(\\*+["'])([\w.-]++)\2\s*+,\s*+[bBuU]?(\\*+["']))"""
+    r"""(?:(?!\4)(?:\\.|[^\\]))*+(?=\4\s*[)\]])""",
+    re.DOTALL,
+)
+# In a text that was lowered: what the above need, and what a key needs.
+_HINTS = ("authorization", "cookie", "bearer", "eyj", "sig=", "signature=", "private key-----")
+_STEMS = ("pass", "pwd", "secret", "token", "credential", "key")
+
+# A key begins where a word does: every other place is passed by at the cost of one look back. The second is an option
+# of a command, whose value is the next word.
+_KEY = re.compile(
+    r"""
+    (?<![\w.-])(?:
+      ([\w.-]++)(?:\\*["']){0,3}+\\*\]?[ \t]*+(?: := | => | [:=](?!=) )[ \t]*+
+      | --([\w.-]++)(?:["'],)?[ \t]++(?![-:=])
+    )""",
+    re.VERBOSE,
+)
+# Within quotes (escaped ones too: JSON within JSON, and doubled ones: JSON within CSV), or bare: up to white space, or
+# what may end a value where it is followed by white space, its like, or another key.
+_VALUE = re.compile(
+    r"""
+    (?P<open>[bBrRuUfF]{0,2}(?P<quote>(?P<one>\\{0,15}["'])(?:(?P=one){2}|(?P=one)(?=[^\s,;:)\]}"'\\]))?))
+      (?:(?!(?P=quote))(?:\\.|[^\\]|\\\Z))*+(?P<close>(?P=quote)|\Z)
+    | (?i:(?:bearer|basic)[ \t]++)?
+      (?: [^\s&,;)\]}>"'\\] | [&,;)\]}>"'\\](?![\s&,;)\]}>"'\\]|\Z|[\w.-]{1,100}["']?[=:]) )++
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_WORD_BEFORE = re.compile(r"([\w.-]+) \Z")
+_BRACKET = re.compile(r"""(\\{0,15}["'])(?:(?!\1)(?:\\.|[^\\]))*+\1|[\[{]|[\]}]""", re.DOTALL)
+_NONE = re.compile(r"(?:None|null|True|False|true|false)(?![^\s,;)\]}>&])")
+_NUMBER = re.compile(r"-?\d{1,9}(?:\.\d*)?(?![^\s,;)\]}>&])")
+
+
+def redact_text(text: str) -> str:
+    """
+    Return a text with its secrets masked.
+
+    Masked are passwords and tokens in URLs, credentials in headers and JSON Web Tokens, private keys, values behind
+    keys that look like secrets (`key=value`, `key: value`, `--key value`, quoted or not), and the values of environment
+    variables with such names.
+    """
+    for literal in _literals():
+        if literal in text:
+            text = text.replace(literal, MASK)
+    if "://" in text and "@" in text:
+        text = _URL_TOKEN.sub(MASK, _URL.sub(rf"\1{MASK}", text))
+    lower = text.lower()
+    if _any_in(_HINTS, lower):
+        text = _PEM.sub(MASK, text)
+        text = _CREDENTIALS.sub(rf"\1{MASK}", _AUTHORIZATION.sub(rf"\1{MASK}", text))
+        text = _JWT.sub(MASK, _BEARER.sub(rf"\1{MASK}", _COOKIE.sub(rf"\1{MASK}", text)))
+        text = _SIGNATURE.sub(rf"\1{MASK}", text)
+    return _values_masked(text) if _any_in(_STEMS, lower) else text
+
+
+def hinted(text: str) -> bool:
+    """
+    Whether `redact` or `redact_text` may find something in a text, or in what a rendered JSON line holds.
+
+    Quick, and sometimes wrong: it says yes where there is nothing; never no where there is something.
+    """
+    if "://" in text and "@" in text:
+        return True
+    for literal in _literals():
+        if literal in text:
+            return True
+    lower = text.lower()
+    return _any_in(_HINTS, lower) or (_any_in(_STEMS, lower) and _holds_key(text, lower))
+
+
+def _any_in(hints: tuple[str, ...], text: str) -> bool:
+    for hint in hints:  # noqa: SIM110 - a generator takes twice the time
+        if hint in text:
+            return True
+    return False
+
+
+def _holds_key(text: str, lower: str) -> bool:
+    if len(text) != len(lower):
+        return True
+    for stem in STEM.finditer(lower):
+        begin, end = stem.span()
+        first, last = max(begin - MAX_KEY, 0), min(end + MAX_KEY, len(text))
+        while begin > first and _in_key(text[begin - 1]):
+            begin -= 1
+        while end < last and _in_key(text[end]):
+            end += 1
+        # JSON may have escaped a letter of it.
+        if end - begin > MAX_KEY or text[begin - 1 : begin + 1] == "\\u" or _says_secret(text, begin, text[begin:end]):
+            return True
+    return False
+
+
+def _in_key(character: str) -> bool:
+    return character.isalnum() or character in "_.-"
+
+
+def _says_secret(text: str, begin: int, key: str) -> bool:
+    """Whether a key that begins at a place of a text looks like a secret's, with what stands before it."""
+    before, after = text[max(begin - 20, 0) : begin], text[begin + len(key) : begin + len(key) + 2]
+    if before.endswith("/") and after == ": ":
+        # What a system says of a file: `/etc/passwd: Permission denied`.
+        return False
+    if looks_secret(key[-MAX_KEY:]):
+        return True
+    if before.endswith("\\") and key[0] in "nrt":
+        # A line that begins with it, in a text whose line ends are escaped.
+        return looks_secret(key[1:][-MAX_KEY:])
+    # `API key: ...`
+    word = _WORD_BEFORE.search(before) if key.lower() in {"key", "keys"} else None
+    return word is not None and looks_secret(f"{word[1]}_{key}")
+
+
+def _values_masked(text: str) -> str:
+    text = _PAIR.sub(lambda pair: pair[1] + MASK if looks_secret(pair[3][-MAX_KEY:]) else pair[0], text)
+    if "</" in text:
+        text = _ELEMENT.sub(lambda element: element[1] + MASK if looks_secret(element[2]) else element[0], text)
+    pieces: list[str] = []
+    done = place = 0
+    named = False
+    while key := _KEY.search(text, place):
+        place = key.end()
+        name = key[1] or key[2]
+        # As Kubernetes has it: name: DB_PASSWORD, value: x
+        if not (named and name.lower() == "value") and not _says_secret(text, key.start(key.lastindex or 0), name):
+            named = name.lower() in {"name", "key"} and _value_looks_secret(text, place)
+            continue
+        named = False
+        start, end = _place_of_value(text, place, name)
+        if start < end:
+            pieces += (text[done:start], MASK)
+            done = end
+            place = max(end, place)
+    return "".join((*pieces, text[done:])) if pieces else text
+
+
+def _value_looks_secret(text: str, place: int) -> bool:
+    value = _VALUE.match(text, place, place + MAX_KEY)
+    return value is not None and looks_secret(value[0].strip("\\\"'"))
+
+
+def _place_of_value(text: str, place: int, name: str) -> tuple[int, int]:
+    """Return where a value begins and ends, without its quotes; nowhere if there is none to mask."""
+    if text[place : place + 1] in {"[", "{"}:
+        return place, _closed(text, place)
+    # `secrets: 3` is their number; `name: token, value: 0.3` is a feature of a model.
+    if _NONE.match(text, place) or ((name[-1] in "sS" or name.lower() == "value") and _NUMBER.match(text, place)):
+        return place, place
+    value = _VALUE.match(text, place)
+    if value is None:
+        return place, place
+    return place + len(value["open"] or ""), value.end() - len(value["close"] or "")
+
+
+def _closed(text: str, place: int) -> int:
+    """Return where what a bracket opens is closed; at the end of the text if it is not."""
+    depth = 0
+    for bracket in _BRACKET.finditer(text, place):
+        depth += (bracket[0] in "[{") - (bracket[0] in "]}")
+        if depth == 0:
+            return bracket.end()
+    return len(text)
+
+
+@cache
+def _literals() -> tuple[str, ...]:
+    """Return the values of environment variables that look like secrets, the longest first: one may hold another."""
+    from urllib.parse import quote
+
+    # Another thread may take a variable away meanwhile.
+    found = {os.environ.get(name, "") for name in os.environ if looks_secret(name)}
+    secrets = {value for value in found if len(value) >= _MIN_LITERAL and not _is_file(value)}
+    # As they stand in URLs, and in JSON within JSON.
+    secrets |= {quote(value, safe="") for value in secrets}
+    for _level in range(3):
+        secrets |= {json.dumps(value, ensure_ascii=plain)[1:-1] for value in secrets for plain in (True, False)}
+    return tuple(sorted(secrets, key=len, reverse=True))
+
+
+def _is_file(value: str) -> bool:
+    # PWD, GOOGLE_APPLICATION_CREDENTIALS: where something is, which messages about it must be able to say.
+    return value.startswith("/") and os.path.exists(value)  # noqa: PTH110 - a Path may not be too long a name
+
+
+def forget_environment() -> None:
+    """Read the environment again when it is next needed."""
+    _literals.cache_clear()
