@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 AGENT := .venv-agent
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup postgres demo test test-neighbours test-promises test-faults lint coverage bench clean
+.PHONY: help setup postgres demo test test-thorough test-neighbours test-promises test-faults lint coverage bench clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ demo: setup  ## train and score a real model on a real Airflow; SERVE=1 leaves i
 
 test: setup  ## all tests, a real Airflow included
 	@$(BIN)/python -m tests.run
+
+test-thorough: setup  ## what takes long to prove: commands with and without batchobs run, years of schedules, 100,000 lines
+	@$(BIN)/python -m pytest tests/thorough --numprocesses=auto
 
 test-neighbours: setup  ## Airflow's own examples with and without the plugin, side by side
 	@$(BIN)/python -m pytest tests/neighbours

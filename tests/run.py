@@ -16,8 +16,10 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 # These start servers, and take minutes.
 LIVE = ("airflow_e2e", "live")
+# Many tests wait for processes of their own, and leave a processor to others meanwhile.
+WORKERS = (os.cpu_count() or 2) * 3 // 2
 # Runs of their own: each fills two processors for minutes.
-APART = ("faults", "neighbours", "promises")
+APART = ("faults", "neighbours", "promises", "thorough")
 COVERAGE_FLOOR = 90
 
 
@@ -40,7 +42,7 @@ def main(arguments: list[str]) -> int:
         named = any(Path(argument.partition("::")[0]).exists() for argument in arguments)
         return run(*arguments, *([] if named else [*near, *live]))
     coverage = ["--cov=batch_observability", "--cov-branch", f"--cov-fail-under={COVERAGE_FLOOR}"]
-    failed = run(*near, "--numprocesses=auto", *coverage, "--cov-report=term:skip-covered", "--durations=5")
+    failed = run(*near, f"--numprocesses={WORKERS}", *coverage, "--cov-report=term:skip-covered", "--durations=5")
     return failed or run(*live, "--durations=5")
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import coverage
 import pytest
 
 from tests.live import DatadogAgent, Processes
 
+ROOT = Path(__file__).parents[2]
 FOREIGN = ("DD_", "DATADOG_", "OTEL_", "BATCHOBS_", "AIRFLOW", "TRACE", "COVERAGE_")
 
 
@@ -17,6 +20,10 @@ def _clean_environment(monkeypatch, tmp_path):
         monkeypatch.delenv(name)
     monkeypatch.setenv("BATCHOBS_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("BATCHOBS_EXPORT", "spool")
+    if coverage.Coverage.current() is not None:
+        # What is tested here runs in processes of its own; coverage's .pth file finds these.
+        monkeypatch.setenv("COVERAGE_PROCESS_START", str(ROOT / "pyproject.toml"))
+        monkeypatch.setenv("COVERAGE_FILE", str(ROOT / ".coverage"))
 
 
 @pytest.fixture(scope="session")

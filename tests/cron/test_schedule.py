@@ -59,15 +59,6 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize("name", ZONES)
-def test_a_schedule_is_due_when_cron_starts_it(name):
-    zone = zone_of(name)
-    after, until = year(2026)
-    meant = due_times(TEXTS, zone, after, until)
-    for text in TEXTS:
-        assert list(parse(text, zone).between(after, until)) == meant[text], text
-
-
 def test_the_clockwork_agrees_with_the_manual():
     """Jobs in the hour that is skipped run right after it; those in the repeated hour once (man 8 cron)."""
     zone = zone_of("Europe/London")

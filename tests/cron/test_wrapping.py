@@ -292,5 +292,7 @@ PARTS += ["$(echo x)", "*", "~", "#", "\\", '"', "'", "cd /", "true", "false", "
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(PARTS), min_size=1, max_size=7), st.sampled_from(["", " "]))
 def test_any_wrapped_command_does_what_it_did(cron, parts, between):
+    # Two that write to one file at once leave now this in it, now that.
+    assume("|" not in parts or parts.count("> out") < 2)
     text = f"0 1 * * * show {between.join(parts)}\n"
     assert cron(wrapped(text)) == cron(text)

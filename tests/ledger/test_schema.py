@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, inspect
 
 from batch_observability.ledger import migrations
 from batch_observability.ledger.store import Ledger, LedgerError
@@ -31,6 +31,33 @@ def test_what_was_migrated_is_what_the_code_sees(ledger):
     with create_engine(ledger._engine.url).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, tables().metadata) == []
+
+
+def test_tables_that_are_made_at_once_are_those_that_revisions_lead_to(ledger, url, rows):
+    made = _schema(create_engine(ledger._engine.url))
+    rows("DROP TABLE alembic_version")
+    with create_engine(ledger._engine.url).begin() as connection:
+        tables().metadata.drop_all(connection)
+        migrations.upgrade(connection)
+    assert _schema(create_engine(ledger._engine.url)) == made
+    assert Ledger(url, TIMEOUT_S).apply(started())
+
+
+def _schema(engine):
+    """Return tables, and of each its columns, keys and indexes, in an order of their own."""
+    inspector = inspect(engine)
+    return {
+        name: (
+            sorted((column["name"], *map(str, column.values())) for column in inspector.get_columns(name)),
+            inspector.get_pk_constraint(name)["constrained_columns"],
+            sorted(
+                f"{index | {'dialect_options': None}} { ({k: str(v) for k, v in index['dialect_options'].items()}) }"
+                for index in inspector.get_indexes(name)
+            ),
+            inspector.get_table_options(name),
+        )
+        for name in inspector.get_table_names()
+    }
 
 
 @pytest.mark.parametrize("dialect", ["sqlite"])
@@ -145,13 +172,13 @@ def test_nothing_is_lost_when_an_older_ledger_is_migrated(older):
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(url, monkeypatch):
-    upgrade = migrations.upgrade
+    create = migrations.create
 
     def fails(connection):
-        upgrade(connection)
+        create(connection)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(migrations, "upgrade", fails)
+    monkeypatch.setattr(migrations, "create", fails)
     with pytest.raises(LedgerError, match="No space left on device"):
         Ledger(url, TIMEOUT_S).migrate()
     monkeypatch.undo()

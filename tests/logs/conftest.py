@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from batch_observability.config import Settings
+from batch_observability.logs import children
 from batch_observability.logs import configure as configuring
 from batch_observability.logs.correlation import follow
 from batch_observability.logs.logger import set_level
@@ -55,6 +56,8 @@ def logging_put_back(monkeypatch):
         monkeypatch.setattr(configuring, name, None)
     yield
     configuring.finish()
+    configuring._configured = None
+    children.carry_no_more()
     logging.captureWarnings(capture=False)
     root.handlers, root.level = handlers, level
     root.setLevel(level)

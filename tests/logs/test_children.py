@@ -275,12 +275,13 @@ def script(folder, imports, *statements):
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_without_airflow_a_child_logs_as_its_parent_was_configured_to(tmp_path, form):
+@pytest.mark.parametrize("then", ["pass", "children.carry_no_more()"])
+def test_without_airflow_a_child_logs_as_its_parent_was_configured_to(tmp_path, form, then):
     done = script(
         tmp_path,
         "from tests.logs import family",
         f"configure_logging(format={form!r}, level='info')",
-        "children.carry()",
+        then,
         "run(family.log_in_every_way, 'child')",
     )
     assert done.stdout == "print from child\n"

@@ -234,7 +234,10 @@ class Ledger:
         with self._dialect.migrating(self._engine, lambda: self._found() == migrations.HEAD) as connection:
             if connection is None:
                 return migrations.HEAD
-            migrations.upgrade(connection)
+            if connection.exec_driver_sql(self._dialect.has_revision_sql).scalar():
+                migrations.upgrade(connection)
+            else:
+                migrations.create(connection)
         return found
 
     def _found(self) -> str | None:

@@ -86,10 +86,12 @@ def carry(log_channel: LogChannel | None = None, secrets: Callable[[], str] = st
 
 
 def carry_no_more() -> None:
-    """Let children be on their own again."""
+    """Let children be on their own again; they log as this process does if `configure_logging` was called."""
     global _carried  # noqa: PLW0603
     _carried = None
     _of_this_process().pop(_KEY, None)
+    if configure.configured() is not None:
+        carry()
 
 
 def _of_this_process() -> dict[str, Any]:

@@ -78,8 +78,9 @@ def configure_logging(
     """
     Let this process log: its loggers, plain `logging`, `warnings` and structlog; to stderr, unless told otherwise.
 
-    A second call replaces what the first has set up. Handlers that others have put on the root logger stay. In an
-    Airflow task it does nothing: Airflow has configured logging, and the lines go there.
+    A second call replaces what the first has set up. Handlers that others have put on the root logger stay. Children of
+    multiprocessing log in the same way, if they can: a stream is this process's own. In an Airflow task it does
+    nothing: Airflow has configured logging, and the lines go there.
 
     Args:
         level: lowest level that is written: a name, or a number of `logging`; info if not given.
@@ -104,6 +105,9 @@ def configure_logging(
         on_error=lambda error: log.warning("%s; the default is used", error),
     )
     configure(settings, number, format=format, stream=stream, file=file)
+    from batch_observability.logs.children import carry
+
+    carry()
 
 
 def configure(
