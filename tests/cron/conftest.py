@@ -22,7 +22,7 @@ def _clean_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("BATCHOBS_EXPORT", "spool")
     if coverage.Coverage.current() is not None:
         # What is tested here runs in processes of its own; coverage's .pth file finds these.
-        monkeypatch.setenv("COVERAGE_PROCESS_START", str(ROOT / "pyproject.toml"))
+        monkeypatch.setenv("COVERAGE_PROCESS_START", str(Path(__file__).with_name("coverage.toml")))
         monkeypatch.setenv("COVERAGE_FILE", str(ROOT / ".coverage"))
 
 
