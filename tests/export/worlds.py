@@ -92,5 +92,7 @@ def dropped(state):
             assert metric["name"] == "batch_model.telemetry.dropped"
             (point,) = metric["sum"]["dataPoints"]
             tags = {item["key"]: item["value"]["stringValue"] for item in point["attributes"]}
+            # Lost telemetry is told apart by environment.
+            assert {"env", "service", "reason"} == tags.keys()
             found.setdefault(path.parent.name, []).append((tags["reason"], point["asDouble"]))
     return found

@@ -162,8 +162,10 @@ class Delivery:
             return
         for reason, count in dropped.items():
             log.warning("%d of what was to be sent is dropped: %s", count, reason)
+        tags = {schema.TAG_ENV: batch.env} if batch.env else {}
+        tags[schema.TAG_SERVICE] = batch.service
         points = tuple(
-            Point(schema.TELEMETRY_DROPPED, count, {schema.TAG_SERVICE: batch.service, schema.TAG_REASON: reason})
+            Point(schema.TELEMETRY_DROPPED, count, {**tags, schema.TAG_REASON: reason})
             for reason, count in dropped.items()
         )
         told = Batch(batch.service, batch.version, batch.env, _DROPPED, points=points)
