@@ -52,6 +52,9 @@ def logging_put_back(monkeypatch):
     """What a process has for its logging is what it was."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    # A test that ran Airflow in this process has left its configuration.
+    theirs = structlog.get_config() if structlog.is_configured() else None
+    structlog.reset_defaults()
     for name in ("_lines", "_file", "_configured"):
         monkeypatch.setattr(configuring, name, None)
     yield
@@ -62,6 +65,8 @@ def logging_put_back(monkeypatch):
     root.handlers, root.level = handlers, level
     root.setLevel(level)
     structlog.reset_defaults()
+    if theirs is not None:
+        structlog.configure(**theirs)
     structlog.contextvars.clear_contextvars()
     set_level(0)
 
