@@ -33,11 +33,12 @@ class Span:
 
 @dataclass(frozen=True)
 class Hook:
-    """The times of one hook in milliseconds, on the clock and of the processor."""
+    """The times of one hook in milliseconds, on the clock and of the processor, and how slow that was just then."""
 
     name: str
     took: float
     cpu: float
+    slowness: float
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,9 @@ class Case:
         if not any(hook.name == "start" for hook in self.hooks):
             yield "the start hook was not timed"
         for hook in self.hooks:
-            if hook.cpu > BUDGETS_MS[hook.name] or hook.took > BLOCKED_MS:
-                yield f"{hook.name} hook took {hook.took:.1f} ms, {hook.cpu:.1f} of the processor"
+            if hook.cpu > BUDGETS_MS[hook.name] * hook.slowness or hook.took > BLOCKED_MS:
+                busy = f", which was {hook.slowness:.1f} times as slow as it may be" if hook.slowness > 1 else ""
+                yield f"{hook.name} hook took {hook.took:.1f} ms, {hook.cpu:.1f} of the processor{busy}"
 
 
 def cases(ground: Playground, played: Played) -> dict[tuple[str, str], Case]:
@@ -208,5 +210,6 @@ def _hooks(ground: Playground) -> dict[str, list[Hook]]:
     found: dict[str, list[Hook]] = defaultdict(list)
     for line in (ground.folder / "hooks.jsonl").read_text().splitlines():
         values = json.loads(line)
-        found[values["run_id"]].append(Hook(values["hook"], values["took"] * 1e3, values["cpu"] * 1e3))
+        hook = Hook(values["hook"], values["took"] * 1e3, values["cpu"] * 1e3, values["slowness"])
+        found[values["run_id"]].append(hook)
     return found

@@ -3,8 +3,8 @@ Calls the hooks of observed tasks as Airflow's workers do: `python -m tests.faul
 
 One process that has loaded Airflow, and for each line on its standard input, a JSON object of environment variables, a
 fork that runs the start hook, a little work and the end hook. It answers with a JSON line: how long both hooks took, in
-milliseconds, whether the run was observed, and how long the start of a process took that does nothing, which says how
-busy the machine is. The time in which it waited for a processor does not count: that is not the hooks' doing.
+milliseconds, whether the run was observed, how long the start of a process took that does nothing, and how slow the
+machine is just now. The time in which it waited for a processor does not count: that is not the hooks' doing.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from airflow.sdk.configuration import conf
 from batch_observability import BatchModel, BatchModelMixin, current_run
 from batch_observability.airflow import listener
 from tests.airflow.fakes import task_instance
+from tests.faults.plugins.pace import slowness
 
 
 class Score(BatchModelMixin, BaseOperator):
@@ -50,6 +51,7 @@ def main() -> None:
 def _observe(task: BaseOperator, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     logging.disable()
+    slow = slowness()
     children = []
     bare = _milliseconds(lambda: children.append(os.posix_spawn("/bin/true", ["true"], os.environ)))
     os.waitpid(children[0], 0)
@@ -63,7 +65,7 @@ def _observe(task: BaseOperator, environment: dict[str, str]) -> None:
         lambda: listener.on_task_instance_success(previous_state=TaskInstanceState.RUNNING, task_instance=instance)
     )
     observed = observed and not current_run().active
-    print(json.dumps({"start": start, "end": end, "bare": bare, "observed": observed}), flush=True)
+    print(json.dumps({"start": start, "end": end, "bare": bare, "slowness": slow, "observed": observed}), flush=True)
     os._exit(0)
 
 

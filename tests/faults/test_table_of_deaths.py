@@ -43,8 +43,9 @@ LEGEND = f"""
 one is right. *Counts*: `run.started`, and `run.finished` by outcome, as counted at the DogStatsD intake. *After*:
 seconds from the end in Airflow, or from the death, until the span was at the agent, seen at most 0.5 s late; where the
 Agent was away, from its return. *Hooks*: milliseconds that the start and the end hook took of the processor in the task
-process ({BUDGETS_MS["start"]:.0f} and {BUDGETS_MS["end"]:.0f} are allowed): eight tasks run at once here, for the time
-on the clock see below. A task that is killed has no end hook.
+process ({BUDGETS_MS["start"]:.0f} and {BUDGETS_MS["end"]:.0f} are allowed, times what the
+processor was slower just then at the same kind of work): eight tasks run at once here, for the time on the clock see
+below. A task that is killed has no end hook.
 """
 COMPARED = ("the task", *SUBJECTS)
 PLAIN_LEGEND = """

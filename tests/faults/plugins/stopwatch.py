@@ -2,7 +2,8 @@
 Times the hooks of all other plugins in a task process, for the table of deaths: a plugin of that Airflow.
 
 Besides the time on the clock it takes that of the processor: many tasks at once share two of them, and a hook that has
-to wait for its turn does not cost more. One JSON line for each hook goes to the file FAULTS_FOLDER/hooks.jsonl.
+to wait for its turn does not cost more. One JSON line for each hook goes to the file FAULTS_FOLDER/hooks.jsonl, with
+how slow the processor was just then.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import pluggy
 from airflow.plugins_manager import AirflowPlugin
+from pace import slowness
 
 hookimpl = pluggy.HookimplMarker("airflow")
 
@@ -31,12 +33,13 @@ def _timed(name: str, task_instance: Any = None) -> Iterator[Any]:
     # Elsewhere the hooks are called with rows of the database.
     if type(task_instance).__name__ == "RuntimeTaskInstance":
         _Task.run_id = str(task_instance.id)
+    slow = slowness()
     began, began_cpu = time.perf_counter(), time.thread_time()
     try:
         return (yield)
     finally:
         if _Task.run_id:
-            _write(hook=name, took=time.perf_counter() - began, cpu=time.thread_time() - began_cpu)
+            _write(hook=name, took=time.perf_counter() - began, cpu=time.thread_time() - began_cpu, slowness=slow)
 
 
 def _write(**values: Any) -> None:
