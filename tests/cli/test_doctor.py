@@ -70,7 +70,7 @@ def test_an_intake_of_logs_that_is_away_is_told(batchobs):
     done = batchobs("doctor", **variables)
     assert done.returncode == 1
     assert "✗ datadog-logs logs" in done.stdout
-    assert "DD_API_KEY is not set: without it Datadog takes no logs" in done.stdout
+    assert "DD_API_KEY is not set: without it Datadog takes nothing" in done.stdout
     done = batchobs("doctor", **variables, DD_API_KEY=secrets.token_hex(16))
     assert f"Datadog's log intake at {NOBODY}/api/v2/logs did not answer" in done.stdout
 

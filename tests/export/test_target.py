@@ -219,9 +219,9 @@ def test_log_lines_go_to_datadogs_intake_where_that_is_wanted_and_nobody_else_ta
 
 
 def test_targets_are_made_by_name():
-    assert isinstance(make_target("datadog-logs", {}), DatadogLogsTarget)
-    assert isinstance(make_target("datadog", {}), DatadogTarget)
-    assert isinstance(make_target("otlp", {}), OtlpTarget)
+    assert isinstance(make_target("datadog-logs", {}, AUTO), DatadogLogsTarget)
+    assert isinstance(make_target("datadog", {}, AUTO), DatadogTarget)
+    assert isinstance(make_target("otlp", {}, AUTO), OtlpTarget)
 
 
 def test_an_export_error_says_each_reason_once():
