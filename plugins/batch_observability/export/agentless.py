@@ -2,8 +2,8 @@
 Signals to Datadog's OTLP intake, for hosts without an Agent and without a collector.
 
 Sources: https://docs.datadoghq.com/opentelemetry/setup/otlp_ingest/ and below it `traces`, `metrics` and `logs`. Each
-signal goes to `https://otlp.<site>/v1/<signal>` as protobuf. Of traces the intake takes 3.2 MB at once, takes the name of
-a span for its operation, and computes trace metrics if `compute_stats` says so. Metrics are deltas, 500 KB at once, or
+signal goes to `https://otlp.<site>/v1/<signal>` as protobuf. Of traces the intake takes 3.2 MB at once, the name of a
+span for its operation, and computes trace metrics if `compute_stats` says so. Metrics are deltas, 500 KB at once, or
 5 MB that were compressed; of values with the same name, tags and second it keeps the last: see `seconds`. Logs have
 the limits of the intake of logs.
 
