@@ -10,6 +10,10 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceResponse,
+)
 
 from batch_observability.config import Settings
 from batch_observability.export import seconds
@@ -236,6 +240,16 @@ def test_what_may_be_taken_later_is_no_loss(intake, target, status):
     target.send(batch)
     assert (len(intake.spans), intake.count(FINISHED), len(intake.logs)) == (3, 1, 1)
     assert intake.overwritten == []
+
+
+def test_what_the_intake_says_that_it_left_out_is_rejected_and_not_sent_again(intake, tmp_path):
+    partial = ExportTracePartialSuccess(rejected_spans=2, error_message="older than a day")
+    intake.says = ExportTraceServiceResponse(partial_success=partial).SerializeToString()
+    ours = delivery(tmp_path, "agentless", "spool", agentless_url=intake.url)
+    report = ours.deliver(run_batch().only(frozenset({TRACES})))
+    assert report.targets["agentless"] == "Datadog's OTLP intake left 2 out of the traces: older than a day"
+    assert ours.spool.paths("agentless")[0].name.endswith("-telemetry-dropped.metrics.jsonl")
+    assert dropped(tmp_path)["agentless"] == [("rejected", 1)]
 
 
 @pytest.mark.parametrize("status", [400, 422])

@@ -111,7 +111,7 @@ class _Way:
         answer = self._post(request.SerializeToString())
         if answer.taken:
             self.taken += 1
-            return ""
+            return self._left_out(answer)
         if answer.too_large and len(items) > 1:
             return self._in_halves(items)
         problem = f"Datadog's OTLP intake answered {answer} to the {self.signal}"
@@ -121,6 +121,27 @@ class _Way:
             return problem
         # A second time the part that was taken would count twice.
         raise IntakeError(problem, uncertain=bool(self.taken))
+
+    def _left_out(self, answer: Answer) -> str:
+        """Return what the intake says that it left out of a request, which is not to be sent again; or ""."""
+        from google.protobuf.message import DecodeError
+        from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+        from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+        responses: dict[str, tuple[Any, str]] = {
+            TRACES: (ExportTraceServiceResponse, "rejected_spans"),
+            METRICS: (ExportMetricsServiceResponse, "rejected_data_points"),
+            LOGS: (ExportLogsServiceResponse, "rejected_log_records"),
+        }
+        response, number = responses[self.signal]
+        try:
+            partial = response.FromString(answer.body).partial_success
+        except DecodeError:
+            return ""  # it says something else
+        if not (left_out := getattr(partial, number)):
+            return ""
+        return f"Datadog's OTLP intake left {left_out} out of the {self.signal}: {partial.error_message}"
 
     def _in_halves(self, items: Sequence[Any]) -> str:
         half = len(items) // 2

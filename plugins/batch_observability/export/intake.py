@@ -43,10 +43,11 @@ class IntakeError(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """Status of an answer, and what was said with it."""
+    """Status of an answer, what was said with it in words, and as it came."""
 
     status: int
     said: str = ""
+    body: bytes = b""
 
     @property
     def taken(self) -> bool:
@@ -136,7 +137,10 @@ def post(what: str, url: str, body: bytes, headers: Mapping[str, str], environ: 
     request = urllib.request.Request(url, gzip.compress(body, _FAST), known, method="POST")  # noqa: S310  (checked by who configures it)
     try:
         with urllib.request.build_opener(Stay).open(request, timeout=_TIMEOUT_S) as response:
-            return Answer(int(response.status))
+            answer = b""
+            with suppress(OSError, http.client.HTTPException):
+                answer = response.read(_MAX_ANSWER)
+            return Answer(int(response.status), body=answer)
     except urllib.error.HTTPError as error:
         answer = b""
         with error, suppress(OSError, http.client.HTTPException):
