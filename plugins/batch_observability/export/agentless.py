@@ -124,7 +124,6 @@ class _Way:
 
     def _left_out(self, answer: Answer) -> str:
         """Return what the intake says that it left out of a request, which is not to be sent again; or ""."""
-        from google.protobuf.message import DecodeError
         from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
         from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
@@ -137,8 +136,9 @@ class _Way:
         response, number = responses[self.signal]
         try:
             partial = response.FromString(answer.body).partial_success
-        except DecodeError:
-            return ""  # it says something else
+        except Exception:
+            # It is no protobuf, but the request was taken.
+            return ""
         if not (left_out := getattr(partial, number)):
             return ""
         return f"Datadog's OTLP intake left {left_out} out of the {self.signal}: {partial.error_message}"
