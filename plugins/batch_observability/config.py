@@ -15,11 +15,13 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
+
+from batch_observability.urls import HiddenError, base_url, database_url
 
 PREFIX = "BATCHOBS_"
 SECTION = "batch_observability"
-TARGETS = ("datadog", "otlp", "datadog-logs", "spool")
+TARGETS = ("datadog", "otlp", "agentless", "datadog-logs", "spool")
 
 
 class ConfigError(ValueError):
@@ -95,23 +97,6 @@ def _text(text: str) -> str:
     return text.strip()
 
 
-def _ledger_url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        parts = urlsplit("")
-    known = ("sqlite", "postgresql", "postgres")
-    usable = "://" in text and (parts.netloc or parts.path.strip("/"))
-    if parts.scheme.partition("+")[0] not in known or not usable:
-        # The value may hold a password: the error must not repeat it.
-        raise _HiddenError("write sqlite:////path/to/ledger.db or postgresql://user@host/database")
-    return text
-
-
-class _HiddenError(ValueError):
-    """What is wrong with a value that must not be shown."""
-
-
 def _setting(default: Any, parse: Callable[[str], Any], text: str, *, shown: bool = True) -> Any:
     return field(default=default, repr=shown, metadata={"parse": parse, "help": text})
 
@@ -123,7 +108,19 @@ class Settings:
     export: tuple[str, ...] = _setting(
         (),
         _targets,
-        "where signals go: datadog, otlp, datadog-logs, spool, comma separated; auto: what is configured or answers",
+        "where signals go: datadog, otlp, agentless, datadog-logs, spool, comma separated; "
+        "auto: what is configured or answers",
+    )
+    agentless: bool = _setting(
+        default=False,
+        parse=_boolean,
+        text="with DD_API_KEY, and no Agent and no OTLP endpoint, send to Datadog's OTLP intake at DD_SITE",
+    )
+    agentless_url: str = _setting(
+        "",
+        base_url,
+        "URL of that intake, for a proxy: /v1/traces and the like follow; default: https://otlp.<DD_SITE>",
+        shown=False,
     )
     state_dir: str = _setting(
         "", _text, "folder of spool, log and state; default: under AIRFLOW_HOME, or ~/.local/state"
@@ -149,7 +146,7 @@ class Settings:
         "hours that signals may wait in the spool; spans and log lines for Datadog wait 18 at most: it takes no older",
     )
     ledger_url: str = _setting(
-        "", _ledger_url, "database of runs, as a SQLAlchemy URL; default: SQLite in the state folder", shown=False
+        "", database_url, "database of runs, as a SQLAlchemy URL; default: SQLite in the state folder", shown=False
     )
     ledger_timeout: float = _setting(20.0, _seconds, "seconds that one change of the ledger may take")
     reconcile_interval: float = _setting(
@@ -238,7 +235,7 @@ def load(
         try:
             values[f.name] = f.metadata["parse"](text.strip())
         except ValueError as error:
-            shown = "not usable" if isinstance(error, _HiddenError) else repr(text)
+            shown = "not usable" if isinstance(error, HiddenError) else repr(text)
             problem = ConfigError(f"setting {name} is {shown}: {error}")
             if on_error is None:
                 raise problem from None

@@ -390,7 +390,7 @@ def test_a_run_that_it_cannot_claim_is_not_told(host, state, monkeypatch):
         def send(self, batch):
             sent.append(batch)
 
-    monkeypatch.setattr(deliver, "make_target", lambda name, environ: Taker())
+    monkeypatch.setattr(deliver, "make_target", lambda *_: Taker())
     host.airflow("success")
     host.known("dead")
     finished = closing.telling.finished

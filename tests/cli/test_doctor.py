@@ -9,6 +9,7 @@ import pytest
 
 from batch_observability import cli
 from batch_observability.cli import doctor
+from tests.export.otlp_intake import serving
 from tests.live import wait_until
 
 NOBODY = "http://127.0.0.1:9"
@@ -70,9 +71,35 @@ def test_an_intake_of_logs_that_is_away_is_told(batchobs):
     done = batchobs("doctor", **variables)
     assert done.returncode == 1
     assert "✗ datadog-logs logs" in done.stdout
-    assert "DD_API_KEY is not set: without it Datadog takes no logs" in done.stdout
+    assert "DD_API_KEY is not set: without it Datadog takes nothing" in done.stdout
     done = batchobs("doctor", **variables, DD_API_KEY=secrets.token_hex(16))
     assert f"Datadog's log intake at {NOBODY}/api/v2/logs did not answer" in done.stdout
+
+
+def test_without_agent_and_collector_datadogs_intake_gets_one_of_each(batchobs):
+    with serving() as intake:
+        variables = {"BATCHOBS_AGENTLESS": "true", "BATCHOBS_AGENTLESS_URL": intake.url, **intake.environ}
+        done = batchobs("doctor", **variables)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"agentless: BATCHOBS_AGENTLESS and DD_API_KEY are set, and the intake is {intake.url}" in done.stdout
+        assert [line.split()[:3:2] for line in done.stdout.splitlines() if "✓ agentless" in line] == [
+            ["✓", "traces"],
+            ["✓", "metrics"],
+            ["✓", "logs"],
+        ]
+        assert f"trace {intake.spans[0]['trace_id']}:" in done.stdout
+        intake.statuses = {signal: [403] for signal in ("traces", "metrics", "logs")}
+        done = batchobs("doctor", **variables)
+        assert done.returncode == 1
+        assert done.stdout.count("check DD_API_KEY, and DD_SITE, which it belongs to") == 3
+        assert done.stdout.count("-> set DD_API_KEY and DD_SITE to those of your organisation") == 3
+        assert intake.key not in done.stdout + done.stderr
+
+
+def test_a_key_alone_does_not_switch_agentless_on(batchobs):
+    done = batchobs("doctor", DD_API_KEY=secrets.token_hex(16))
+    assert done.returncode == 0
+    assert "spool: no backend is configured; for DD_API_KEY set BATCHOBS_AGENTLESS=true" in done.stdout
 
 
 def test_without_a_backend_the_spool_takes_all_and_keeps_nothing_of_the_check(batchobs, tmp_path):

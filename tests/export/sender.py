@@ -46,7 +46,7 @@ class Order:
 def carry_out(order: Order) -> list[dict[str, Any]]:
     """Return for each batch: errors by target, signals that were not taken, seconds, and files at the safe moment."""
     if order.settings is None:
-        target = make_target(order.targets[0], dict(os.environ))
+        target = make_target(order.targets[0], dict(os.environ), Settings())
         return [_send(target, batch) for batch in order.batches]
     if order.dies:
         Entry.remove = lambda _entry: os.kill(os.getpid(), signal.SIGKILL)

@@ -181,7 +181,7 @@ def test_a_redirect_is_not_followed_with_the_key(intake):
 
 
 def test_an_intake_that_is_away_or_silent_is_told(intake, refused, silent, monkeypatch):
-    monkeypatch.setattr("batch_observability.export.datadog_logs._TIMEOUT_S", 0.2)
+    monkeypatch.setattr("batch_observability.export.intake._TIMEOUT_S", 0.2)
     for port in (refused, silent):
         intake.environ["DD_LOGS_CONFIG_LOGS_DD_URL"] = f"http://127.0.0.1:{port}"
         error = refusal(intake, lines(1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import secrets
 import socket
 import threading
 
@@ -11,6 +12,7 @@ import pytest
 
 from batch_observability.config import Settings
 from batch_observability.export import target
+from batch_observability.export.agentless import AgentlessTarget
 from batch_observability.export.datadog import DatadogTarget
 from batch_observability.export.datadog_logs import DatadogLogsTarget
 from batch_observability.export.otlp import OtlpTarget
@@ -189,7 +191,55 @@ def test_an_endpoint_of_the_signal_comes_before_the_common_one():
     assert otlp_endpoint({}, "TRACES") == ""
 
 
+AGENTLESS = Settings(agentless=True)
+
+
+@pytest.mark.parametrize(
+    ("environ", "targets", "reason"),
+    [
+        (
+            {"DD_API_KEY": "k"},
+            ("agentless",),
+            "BATCHOBS_AGENTLESS and DD_API_KEY are set, and the intake is https://otlp.datadoghq.com",
+        ),
+        ({"DD_API_KEY": "k", "DD_SITE": "us5.datadoghq.com"}, ("agentless",), "is https://otlp.us5.datadoghq.com"),
+        ({}, ("spool",), "DD_API_KEY is not set: without it Datadog takes nothing"),
+        ({"DD_API_KEY": "two words"}, ("spool",), "DD_API_KEY is no key"),
+        ({"DD_API_KEY": "k", "DD_SITE": "EU"}, ("spool",), "DD_SITE is 'EU': write the site of your organisation"),
+        ({"DD_API_KEY": "k", "OTEL_SDK_DISABLED": "true"}, ("spool",), "OTEL_SDK_DISABLED is true"),
+        ({"DD_API_KEY": "k", "DD_AGENT_HOST": "node"}, ("datadog",), "not needed: signals go to datadog"),
+        ({"DD_API_KEY": "k", "OTEL_EXPORTER_OTLP_ENDPOINT": URL}, ("otlp",), "not needed: signals go to otlp"),
+    ],
+)
+def test_with_a_key_only_and_agentless_on_all_goes_to_datadogs_intake(environ, targets, reason):
+    choice = choose(AGENTLESS, environ)
+    assert choice.targets == targets
+    (line,) = [line for line in choice.reasons if line.startswith("agentless: ")]
+    assert reason in line
+    assert "two words" not in " ".join(choice.reasons)
+
+
+def test_another_url_of_the_intake_is_told_without_its_password():
+    settings = Settings(agentless=True, agentless_url=f"https://me:{secrets.token_hex(8)}@proxy/otlp")
+    reasons = choose(settings, {"DD_API_KEY": "k"}).reasons
+    assert reasons[-1].endswith("the intake is https://me:***@proxy/otlp")
+
+
+def test_where_a_key_waits_for_agentless_the_reason_says_so():
+    choice = choose(AUTO, {"DD_API_KEY": "k"})
+    assert choice.targets == ("spool",)
+    assert choice.reasons[-1] == "spool: no backend is configured; for DD_API_KEY set BATCHOBS_AGENTLESS=true"
+
+
+def test_without_its_packages_agentless_is_not_chosen_and_the_command_is_named(missing):
+    missing("opentelemetry")
+    choice = choose(AGENTLESS, {"DD_API_KEY": "k"})
+    assert choice.targets == ("spool",)
+    assert "pip install 'airflow-batch-observability[agentless]'" in choice.reasons[2]
+
+
 SHIPPING = Settings(ship_logs=True)
+BOTH = Settings(ship_logs=True, agentless=True)
 LOGS_BY_OTLP = "datadog-logs: log lines go by OTLP to http://collector:4318"
 
 
@@ -206,6 +256,13 @@ LOGS_BY_OTLP = "datadog-logs: log lines go by OTLP to http://collector:4318"
             ("otlp", "datadog-logs"),
             "DD_API_KEY are set",
         ),
+        (BOTH, {"DD_API_KEY": "k"}, ("agentless",), "datadog-logs: log lines go by OTLP to https://otlp.datadoghq.com"),
+        (
+            BOTH,
+            {"DD_API_KEY": "k", "OTEL_LOGS_EXPORTER": "none"},
+            ("agentless", "datadog-logs"),
+            "BATCHOBS_SHIP_LOGS and DD_API_KEY are set",
+        ),
         (AUTO, {"DD_AGENT_HOST": "node", "DD_API_KEY": "k"}, ("datadog",), "datadog: DD_AGENT_HOST is node"),
         (Settings(ship_logs=True, export=("datadog-logs",)), {}, ("datadog-logs",), "BATCHOBS_EXPORT is datadog-logs"),
     ],
@@ -219,9 +276,10 @@ def test_log_lines_go_to_datadogs_intake_where_that_is_wanted_and_nobody_else_ta
 
 
 def test_targets_are_made_by_name():
-    assert isinstance(make_target("datadog-logs", {}), DatadogLogsTarget)
-    assert isinstance(make_target("datadog", {}), DatadogTarget)
-    assert isinstance(make_target("otlp", {}), OtlpTarget)
+    assert isinstance(make_target("datadog-logs", {}, AUTO), DatadogLogsTarget)
+    assert isinstance(make_target("datadog", {}, AUTO), DatadogTarget)
+    assert isinstance(make_target("otlp", {}, AUTO), OtlpTarget)
+    assert isinstance(make_target("agentless", {}, AUTO), AgentlessTarget)
 
 
 def test_an_export_error_says_each_reason_once():

@@ -48,7 +48,7 @@ def world(monkeypatch):
 
     def put(**faults):
         backends = {name: Backend(name, fault) for name, fault in faults.items()}
-        monkeypatch.setattr(deliver, "make_target", lambda name, _environ: backends[name])
+        monkeypatch.setattr(deliver, "make_target", lambda name, *_: backends[name])
         return backends
 
     return put

@@ -2,8 +2,9 @@
 Shows in a few minutes what the package does: `make demo`.
 
 Starts Datadog's test agent, a DogStatsD listener and an Airflow on loopback, trains a model on real flights,
-scores a fortnight of February 2013 (the blizzard of the 8th and 9th is in it), and prints what arrived, read back
-from the agent. Ends with 0 only if that matches what Airflow says it ran.
+scores a fortnight of February 2013 (the blizzard of the 8th and 9th is in it), scores the day after it by a cron job,
+and prints what arrived, read back from the agent: both in one table. Ends with 0 only if that matches what Airflow
+says it ran, and what the cron job did.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from tests.live import evidence
 from tests.live.agent import REPOSITORY, DatadogAgent
 from tests.live.airflow import Airflow
 from tests.live.airflow_client import FINAL_STATES
+from tests.live.demo_job import MODEL, promises, run_job
 from tests.live.demo_table import table
 from tests.live.dogstatsd import DogStatsDListener
 from tests.live.picture import waterfall
 from tests.live.processes import LiveError, Processes, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 TRAINING, SCORING = "flight_delay_training", "flight_delay_scoring"
 FIRST_DAY, CUTOFF = date(2013, 2, 1), date(2013, 1, 31)
@@ -52,8 +54,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Stand:
-    """The servers of the demo."""
+    """The servers of the demo, and what is said to Airflow and to the cron job alike."""
 
+    processes: Processes
+    shared: Mapping[str, str]
     agent: DatadogAgent
     dogstatsd: DogStatsDListener
     airflow: Airflow
@@ -77,8 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _stand(progress) as stand:
             _train(stand.airflow, progress)
-            _score(stand.airflow, [FIRST_DAY + timedelta(days=n) for n in range(options.days)], progress)
-            code = _judge(stand, progress)
+            days = [FIRST_DAY + timedelta(days=n) for n in range(options.days + 1)]
+            _score(stand.airflow, days[:-1], progress)
+            job = _run_job(stand, days[-1], progress)
+            code = _judge(stand, job, progress)
             if options.picture:
                 _draw(stand, options.picture)
             if options.serve:
@@ -102,21 +108,24 @@ def _stand(progress: Progress) -> Iterator[Stand]:
         DatadogAgent(processes, web_ui=True) as agent,
     ):
         progress("Datadog's test agent ready")
+        shared = {
+            "BATCHOBS_STATE_DIR": str(processes.folder / "state"),
+            "DD_ENV": "demo",
+            "FLIGHT_DELAY_ARTIFACTS": str(processes.folder / "artifacts"),
+        }
         environment = {
+            **shared,
             # Only what is triggered here runs: Airflow would add a run for today.
             "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
-            "BATCHOBS_STATE_DIR": str(processes.folder / "state"),
             "DD_DOGSTATSD_URL": dogstatsd.url,
-            "DD_ENV": "demo",
             "DD_TRACE_AGENT_URL": agent.apm_url,
-            "FLIGHT_DELAY_ARTIFACTS": str(processes.folder / "artifacts"),
         }
         # More is no use to Airflow's SQLite.
         parallelism = min(8, max(2, os.cpu_count() or 2))
         dags = REPOSITORY / "dags"
         with Airflow(processes, dags, environment=environment, parallelism=parallelism, report=progress) as airflow:
             try:
-                yield Stand(agent, dogstatsd, airflow)
+                yield Stand(processes, shared, agent, dogstatsd, airflow)
             finally:
                 progress("stopping all servers")
 
@@ -151,29 +160,44 @@ def _score(airflow: Airflow, days: list[date], progress: Progress) -> None:
     wait_until(all_ended, "all days are scored", 60 + 30 * len(days), lambda: f"left {list(waiting)}", every=1.0)
 
 
-def _judge(stand: Stand, progress: Progress) -> int:
+def _run_job(stand: Stand, day: date, progress: Progress) -> evidence.Job:
+    progress(f"scoring {day} by a cron job, with the model that Airflow trained (batchobs run --model {MODEL} -- ...)")
+    job = run_job(stand.processes, stand.agent, stand.shared, day)
+    progress(f"{day} scored in {job.duration_s:.1f} s")
+    return job
+
+
+def _judge(stand: Stand, job: evidence.Job, progress: Progress) -> int:
     """Prints what arrived and how it differs from what ran; waits for it, as signals come seconds after a run."""
     tried = evidence.attempts(stand.airflow, (TRAINING, SCORING))
-    progress(f"reading back what arrived of {len(tried)} runs")
+    progress(f"reading back what arrived of {len(tried)} runs of Airflow, and one of cron")
     different: list[str] = []
 
     def arrived() -> bool:
-        different[:] = evidence.differences(tried, stand.agent.traces(), stand.dogstatsd.metrics())
+        different[:] = [
+            *evidence.differences(tried, stand.agent.traces(), stand.dogstatsd.metrics()),
+            *evidence.job_differences(job, stand.agent.otlp_spans(), stand.agent.otlp_metrics()),
+        ]
         return not different
 
     with contextlib.suppress(LiveError):
         wait_until(arrived, "all has arrived", 30, every=1.0)
     traces, metrics = stand.agent.traces(), stand.dogstatsd.metrics()
     progress("read back")
-    print("", *table(tried, traces), "", sep="\n")
+    spans, points = stand.agent.otlp_spans(), stand.agent.otlp_metrics()
+    print("", *table(tried, traces, job, spans), sep="\n")
+    print("", "Both are in one ledger, and batchobs sla reads it (DAGs are overdue: their schedules are off here):")
+    print(*promises(stand.processes, stand.shared), "", sep="\n")
     kinds = len({metric.name for metric in metrics})
     print(
         f"received: {len(traces)} traces, {sum(map(len, traces))} spans, {len(metrics)} values of {kinds} metrics, "
-        f"{len(stand.dogstatsd.events())} events"
+        f"{len(stand.dogstatsd.events())} events; by OTLP {len(spans)} spans, {len(points)} values of metrics"
     )
     different += [f"no DogStatsD: {line!r}" for line in stand.dogstatsd.malformed()]
     if not different:
-        print(f"all {len(tried)} attempts that Airflow ran arrived, each exactly once", flush=True)
+        print(
+            f"all {len(tried)} attempts that Airflow ran arrived, and the cron job's run, each exactly once", flush=True
+        )
         return OK
     print(f"{len(different)} differences between what ran and what arrived:")
     print(*(f"  {line}" for line in different), sep="\n", flush=True)

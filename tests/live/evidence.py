@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tests.live.dogstatsd import Metric
 
 RUN, STAGE, TASK, DAG_RUN = "batch_model.run", "batch_model.stage", "airflow.task", "airflow.dag_run"
+ROWS = {kind: f"batch_model.rows.{kind}" for kind in ("read", "written", "rejected")}
 # States of a try that no process ever worked on, so that there is nothing to observe.
 NEVER_RAN = frozenset({None, "scheduled", "queued", "upstream_failed", "removed"})
 OUTCOMES = {
@@ -62,7 +63,11 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Run:
-    """One `batch_model.run` span as it arrived, with the id of its trace (32 hex digits)."""
+    """
+    One `batch_model.run` span as it arrived, with the id of its trace (32 hex digits).
+
+    The key of a cron job's has its name as task, its run's id, and no DAG.
+    """
 
     key: Key
     outcome: str
@@ -70,6 +75,16 @@ class Run:
     rows: dict[str, int]
     trace_id: str
     failed: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """One start of a cron job that succeeded: its name, the day that it scored, wall time, and names of its stages."""
+
+    name: str
+    day: str
+    duration_s: float
+    stages: frozenset[str]
 
 
 def attempts(airflow: AirflowClient, dag_ids: Iterable[str]) -> list[Attempt]:
@@ -105,6 +120,68 @@ def runs(traces: Iterable[Sequence[Span]]) -> list[Run]:
         for span in trace
         if span["name"] == RUN
     ]
+
+
+def job_runs(spans: Iterable[Span]) -> list[Run]:
+    """Returns the runs of cron jobs among spans that came by OTLP."""
+    return [
+        Run(
+            Key(
+                "", span["attributes"].get("batch_model.run_id", ""), span["attributes"].get("resource.name", ""), -1, 1
+            ),
+            span["attributes"].get("batch_model.outcome", ""),
+            (span["end_time_unix_nano"] - span["start_time_unix_nano"]) / 1e9,
+            {kind: int(span["attributes"][name]) for kind, name in ROWS.items() if name in span["attributes"]},
+            span["trace_id"],
+            _is_error(span),
+        )
+        for span in spans
+        if span["name"] == RUN
+    ]
+
+
+def job_differences(job: Job, spans: Sequence[Span], points: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns a line for everything that arrived by OTLP other than a cron job ran; nothing if all is well."""
+    return [*_job_differs(job, spans), *_job_points_differ(job, points)]
+
+
+def _job_differs(job: Job, spans: Sequence[Span]) -> Iterable[str]:
+    """One run span, with all stages below it, in one trace."""
+    found = job_runs(spans)
+    if len(found) != 1 or found[0].key.task_id != job.name:
+        yield f"job {job.name}: runs {[run.key.task_id for run in found]} arrived, expected one of it"
+    for run in found:
+        if run.outcome != "success" or run.failed:
+            yield f"job {job.name}: outcome {run.outcome!r} with the error flag {run.failed}, but its exit status was 0"
+        if not 0 < run.duration_s <= job.duration_s + CLOCK_TOLERANCE_S:
+            yield f"job {job.name}: took {run.duration_s:.2f} s, as its caller saw it {job.duration_s:.2f} s"
+        if run.rows.get("read", 0) != run.rows.get("written", 0) + run.rows.get("rejected", 0) or not run.rows:
+            yield f"job {job.name}: rows do not add up: {run.rows}"
+    traces = {span["trace_id"] for span in spans}
+    if len(traces) > 1:
+        yield f"job {job.name}: {len(traces)} traces, expected 1"
+    ids = {span["span_id"] for span in spans}
+    for span in spans:
+        if span["parent_span_id"] not in ids and span["name"] != RUN:
+            yield f"job {job.name}: parent of {span['name']} {span['attributes'].get('resource.name')} is missing"
+    stages = sorted(span["attributes"].get("resource.name", "") for span in spans if span["name"] == STAGE)
+    if stages != sorted(job.stages):
+        yield f"job {job.name}: stages {stages}, expected {sorted(job.stages)}"
+
+
+def _job_points_differ(job: Job, points: Sequence[dict[str, Any]]) -> Iterable[str]:
+    """One run is counted, as one of cron; nothing was dropped."""
+    for name, expected in (
+        ("batch_model.run.started", 1),
+        ("batch_model.run.finished", 1),
+        ("batch_model.telemetry.dropped", 0),
+    ):
+        found = [point for point in points if point["name"] == name]
+        if (got := sum(point["value"] for point in found)) != expected:
+            yield f"job {job.name}: {name} {got:g}, expected {expected}"
+        for tags in (point["attributes"] for point in found):
+            if expected and (tags.get("source"), tags.get("model")) != ("cron", job.name):
+                yield f"job {job.name}: {name} has the tags {tags}, expected source cron and its model"
 
 
 def differences(tried: Sequence[Attempt], traces: Sequence[Sequence[Span]], metrics: Sequence[Metric]) -> list[str]:
@@ -206,8 +283,11 @@ def _seconds(one: dict[str, Any]) -> float:
 
 def _rows(span: Span) -> dict[str, int]:
     numbers = span.get("metrics", {})
-    names = {kind: f"batch_model.rows.{kind}" for kind in ("read", "written", "rejected")}
-    return {kind: int(numbers[name]) for kind, name in names.items() if name in numbers}
+    return {kind: int(numbers[name]) for kind, name in ROWS.items() if name in numbers}
+
+
+def _is_error(span: Span) -> bool:
+    return span.get("status", {}).get("code") in {2, "STATUS_CODE_ERROR"}
 
 
 def _key(span: Span) -> Key:

@@ -280,7 +280,7 @@ class Taker:
 
 def test_in_a_thread_of_the_task_nothing_is_forked_and_the_rest_is_sent_at_the_end(pair, state, monkeypatch):
     taker = Taker()
-    monkeypatch.setattr(deliver, "make_target", lambda _name, _environ: taker)
+    monkeypatch.setattr(deliver, "make_target", lambda *_: taker)
     monkeypatch.setattr(os, "fork", lambda: pytest.fail("it forked"))
     observe(
         pair, start(PID, state, export=["datadog-logs"]), *(line(number) for number in range(1, 1002)), end(wait=True)
@@ -298,7 +298,7 @@ def test_one_child_at_a_time_sends_while_the_run_goes_on(pair, child, state, mon
             with sent.open("a") as file:
                 file.write("".join(f"{os.getpid()} {record.event}\n" for record in batch.logs))
 
-    monkeypatch.setattr(deliver, "make_target", lambda _name, _environ: Writer())
+    monkeypatch.setattr(deliver, "make_target", lambda *_: Writer())
     monkeypatch.setattr(shipping, "_PAUSE_S", 0.6)
     monkeypatch.setattr(shipping, "_MAX_WAIT_S", 0.1)
     ours, theirs = pair

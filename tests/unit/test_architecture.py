@@ -43,6 +43,7 @@ ROOMS = (
     "objective",
     "schema",
     "config",
+    "urls",
     "usage",
     "private",
     "guard",

@@ -19,6 +19,8 @@ from batch_observability.config import (
 # One value that is not the default for each setting: as text, and as it is read.
 VALUES = {
     "export": ("datadog, OTLP", ("datadog", "otlp")),
+    "agentless": ("true", True),
+    "agentless_url": ("http://proxy:8080/otlp/", "http://proxy:8080/otlp"),
     "state_dir": (" /var/lib/batchobs ", "/var/lib/batchobs"),
     "airflow_service": ("etl", "etl"),
     "dag_run_spans": ("false", False),
@@ -47,9 +49,14 @@ WRONG = [
     (
         "export",
         "splunk",
-        "'splunk' is no target: write a comma separated list of datadog, otlp, datadog-logs, spool, or auto",
+        "'splunk' is no target: write a comma separated list of datadog, otlp, agentless, datadog-logs, spool, or auto",
     ),
     ("export", "datadog,auto", "'auto' is no target: write a comma separated list"),
+    ("agentless", "otlp", "write true or false"),
+    ("agentless_url", "proxy:8080", "write a URL with http or https, for example"),
+    ("agentless_url", "http://", "write a URL with http or https, for example"),
+    ("agentless_url", "http://host:none", "write a URL with http or https, for example"),
+    ("agentless_url", "http://proxy/?key=x", "write a URL with http or https, for example"),
     ("state_dir", "", "write a value, or unset it"),
     ("state_dir", "  ", "write a value, or unset it"),
     ("airflow_service", "", "write a value, or unset it"),
@@ -100,6 +107,8 @@ def test_defaults():
     assert load({}) == Settings()
     assert Settings().as_frame() == {
         "export": (),
+        "agentless": False,
+        "agentless_url": "",
         "state_dir": "",
         "airflow_service": "airflow",
         "dag_run_spans": True,

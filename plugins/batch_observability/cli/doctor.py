@@ -31,6 +31,7 @@ from batch_observability.ledger.store import Ledger, LedgerError
 from batch_observability.usage import host_name
 
 _SERVICE = "batchobs-doctor"
+_AGENTLESS = "set DD_API_KEY and DD_SITE to those of your organisation, or send to an Agent or a collector"
 _REMEDIES = {
     ("datadog", TRACES): "start the Agent, or set DD_TRACE_AGENT_URL or DD_AGENT_HOST to where it is",
     ("datadog", METRICS): "switch DogStatsD on in the Agent, or set DD_DOGSTATSD_URL to where it is",
@@ -38,9 +39,15 @@ _REMEDIES = {
     ("otlp", TRACES): "start the collector, or set OTEL_EXPORTER_OTLP_ENDPOINT to where it is",
     ("otlp", METRICS): "let the collector take metrics, or set OTEL_METRICS_EXPORTER=none",
     ("otlp", LOGS): "let the collector take logs, or set OTEL_LOGS_EXPORTER=none",
+    **{("agentless", signal): _AGENTLESS for signal in (TRACES, METRICS, LOGS)},
     ("datadog-logs", LOGS): "set DD_API_KEY and DD_SITE to those of your organisation, or BATCHOBS_SHIP_LOGS=false",
 }
-_SENT = {"datadog": (TRACES, METRICS), "otlp": (TRACES, METRICS, LOGS), "datadog-logs": (LOGS,)}
+_SENT = {
+    "datadog": (TRACES, METRICS),
+    "otlp": (TRACES, METRICS, LOGS),
+    "agentless": (TRACES, METRICS, LOGS),
+    "datadog-logs": (LOGS,),
+}
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,7 @@ def _try(name: str, batch: Batch, settings: config.Settings, timeout_s: float) -
     if not installed(name):
         problem = "its packages are missing"
         return [Finding(name, "all", problem, INSTALL.format(extra=name))]
-    findings = _try_backend(name, batch, timeout_s)
+    findings = _try_backend(name, batch, settings, timeout_s)
     if name == "datadog":
         try:
             append_log(settings.state_path / "logs", batch)
@@ -139,13 +146,13 @@ def _try(name: str, batch: Batch, settings: config.Settings, timeout_s: float) -
     return findings
 
 
-def _try_backend(name: str, batch: Batch, timeout_s: float) -> list[Finding]:
+def _try_backend(name: str, batch: Batch, settings: config.Settings, timeout_s: float) -> list[Finding]:
     result: dict[str, Any] = {}
     environ = dict(os.environ)
 
     def send() -> None:
         try:
-            target = make_target(name, environ)
+            target = make_target(name, environ, settings)
             target.send(batch.only(taken_by(name)))
         except Exception as error:
             result["error"] = error

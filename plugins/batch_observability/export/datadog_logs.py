@@ -2,13 +2,11 @@
 Log records to Datadog's HTTP intake, for hosts without an Agent that tails their files.
 
 Source: https://docs.datadoghq.com/api/latest/logs/#send-logs (v2): at most 1,000 records and 5 MB at once; a record
-above 1 MB is cut there. Standard library only. The API key is read from the environment when something is sent, and
-is kept nowhere.
+above 1 MB is cut there. Standard library only.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
@@ -16,23 +14,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from batch_observability import schema
+from batch_observability.export.intake import REMEDY, IntakeError, post, site
 from batch_observability.export.log_file import as_line
 from batch_observability.export.signals import LOGS, Batch, LogRecord
 from batch_observability.export.target import ExportError
-from batch_observability.redact import MASK, redact_text
+from batch_observability.redact import redact_text
 from batch_observability.usage import host_name
 
 # What tells these records from those of other programs in Datadog, where a pipeline is chosen by it.
 SOURCE = "batch_observability"
-_KEY = "DD_API_KEY"
 _URL = "DD_LOGS_CONFIG_LOGS_DD_URL"
 _PATH = "/api/v2/logs"
 _MAX_RECORDS, _MAX_BYTES, _MAX_RECORD_BYTES = 1000, 4_500_000, 1_000_000
-_TIMEOUT_S = 15.0
-_MAX_ANSWER = 1000
-_FAST = 3
 _LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
-_KEY_REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
 class DatadogLogsTarget:
@@ -60,56 +54,23 @@ class DatadogLogsTarget:
 
     def _send(self, records: list[bytes]) -> str:
         """Send records at once; return why some of them will never be taken, or ""."""
-        status, answer = self._post(b"[" + b",".join(records) + b"]")
-        if 200 <= status < 300:
+        url, headers = address(self._environ), {"Content-Type": "application/json"}
+        try:
+            answer = post("Datadog's log intake", url, b"[" + b",".join(records) + b"]", headers, self._environ)
+        except IntakeError as error:
+            raise ExportError({LOGS: str(error)}) from None
+        if answer.taken:
             return ""
-        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and len(records) > 1:
+        if answer.too_large and len(records) > 1:
             half = len(records) // 2
             first, second = self._send(records[:half]), self._send(records[half:])
             return first or second
-        problem = f"Datadog's log intake answered {status}{f': {answer}' if answer else ''}"
-        if status in _KEY_REFUSED:
-            raise ExportError({LOGS: f"{problem}: check {_KEY}, and DD_SITE, which it belongs to"})
-        if status in _LATER or not 400 <= status < 500:
+        problem = f"Datadog's log intake answered {answer}"
+        if answer.key_refused:
+            raise ExportError({LOGS: f"{problem}: {REMEDY}"})
+        if answer.status in _LATER or not 400 <= answer.status < 500:
             raise ExportError({LOGS: problem})
         return problem
-
-    def _post(self, body: bytes) -> tuple[int, str]:
-        """Return the status and what was said with it."""
-        import http.client
-        import urllib.error
-        import urllib.request
-
-        class Stay(urllib.request.HTTPRedirectHandler):
-            def redirect_request(self, *_arguments: Any) -> None:
-                """Follow nobody: the key is for the intake."""
-
-        headers = {"DD-API-KEY": self._key(), "Content-Type": "application/json", "Content-Encoding": "gzip"}
-        url = address(self._environ)
-        request = urllib.request.Request(url, gzip.compress(body, _FAST), headers, method="POST")  # noqa: S310
-        try:
-            with urllib.request.build_opener(Stay).open(request, timeout=_TIMEOUT_S) as response:
-                return int(response.status), ""
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, self._said(error.read(_MAX_ANSWER))
-        except (OSError, http.client.HTTPException) as error:
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            said = str(reason) or type(reason).__name__
-            raise ExportError({LOGS: f"Datadog's log intake at {redact_text(url)} did not answer: {said}"}) from None
-
-    def _key(self) -> str:
-        key = self._environ.get(_KEY, "").strip()
-        if not key:
-            raise ExportError({LOGS: f"{_KEY} is not set: without it Datadog takes no logs"})
-        if not key.isascii() or not key.isprintable() or " " in key:
-            # The standard library would repeat it in its complaint.
-            raise ExportError({LOGS: f"{_KEY} is no key: it holds white space or what is not ASCII"})
-        return key
-
-    def _said(self, answer: bytes) -> str:
-        text = " ".join(answer.decode("utf-8", "replace").split())
-        return redact_text(text.replace(self._key(), MASK))[:200]
 
 
 def address(environ: Mapping[str, str]) -> str:
@@ -121,7 +82,10 @@ def address(environ: Mapping[str, str]) -> str:
     """
     configured = environ.get(_URL, "").strip()
     if not configured:
-        return f"https://http-intake.logs.{environ.get('DD_SITE', '').strip() or 'datadoghq.com'}{_PATH}"
+        try:
+            return f"https://http-intake.logs.{site(environ)}{_PATH}"
+        except IntakeError as error:
+            raise ExportError({LOGS: str(error)}) from None
     url = configured if "://" in configured else f"https://{configured}"
     try:
         parts = urlsplit(url)

@@ -277,7 +277,7 @@ class Delivery:
     def _target(self, name: str) -> Target:
         with self._making:
             if name not in self._made:
-                self._made[name] = make_target(name, self._environ)
+                self._made[name] = make_target(name, self._environ, self.settings)
             return self._made[name]
 
 

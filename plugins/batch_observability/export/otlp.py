@@ -13,10 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from batch_observability import schema
-from batch_observability._version import __version__
-from batch_observability.export.otlp_json import SEVERITIES, resource_attributes, scope_of, span_attributes
-from batch_observability.export.signals import LOGS, METRICS, TRACES, Batch, LogRecord, Span
+from batch_observability.export.otlp_sdk import Resources, logs, metrics, resources, spans
+from batch_observability.export.signals import LOGS, METRICS, TRACES, Batch
 from batch_observability.export.target import (
     ExportError,
     complaints,
@@ -24,9 +22,7 @@ from batch_observability.export.target import (
     otlp_endpoints,
     otlp_switched_off,
 )
-from batch_observability.schema import MetricType
 
-_SCOPE = "batch_observability"
 _GRPC_PORT = 4317
 # Who signs requests by a session of their own (a variable of the SDK) keeps it.
 _CREDENTIALS = "_CREDENTIAL_PROVIDER"
@@ -55,10 +51,10 @@ class OtlpTarget:
 
     def send(self, batch: Batch) -> None:
         """Send each signal that the batch holds and that has an endpoint."""
-        senders: dict[str, tuple[Callable[[Batch, Any], Any], Any]] = {
-            TRACES: (_spans, batch.spans),
-            METRICS: (_metrics, batch.points),
-            LOGS: (_logs, batch.logs),
+        senders: dict[str, tuple[Callable[[Batch, Resources], Any], Any]] = {
+            TRACES: (spans, batch.spans),
+            METRICS: (metrics, batch.points),
+            LOGS: (logs, batch.logs),
         }
         failed, uncertain = {}, False
         for signal, (convert, wanted) in senders.items():
@@ -70,11 +66,11 @@ class OtlpTarget:
         if failed:
             raise ExportError(failed, uncertain=uncertain)
 
-    def _export(self, signal: str, convert: Callable[[Batch, Any], Any], batch: Batch) -> str:
+    def _export(self, signal: str, convert: Callable[[Batch, Resources], Any], batch: Batch) -> str:
         """Send one signal; return why it was not taken, or ""."""
         with complaints("opentelemetry.exporter") as said:
             try:
-                result = self._exporter(signal).export(convert(batch, _resources())).name
+                result = self._exporter(signal).export(convert(batch, resources())).name
             except Exception as error:
                 result = f"{type(error).__name__}: {error}"
         self._unanswered[signal] += filter(_grpc_unanswered, said)
@@ -159,98 +155,3 @@ def _grpc_unanswered(complaint: str) -> bool:
     return "StatusCode.DEADLINE_EXCEEDED" in complaint or (
         "StatusCode.UNAVAILABLE" in complaint and any(words in complaint for words in _GRPC_BROKEN)
     )
-
-
-def _resources() -> Callable[[str, str, str], Any]:
-    """Make resources as the SDK does, so that `OTEL_RESOURCE_ATTRIBUTES` is heeded."""
-    from opentelemetry.sdk.resources import Resource
-
-    return lambda service, version, env: Resource.create(resource_attributes(service, version, env))
-
-
-def _spans(batch: Batch, resource_of: Callable[[str, str, str], Any]) -> list[Any]:
-    from opentelemetry.sdk.trace import Event, ReadableSpan
-    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-    from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
-
-    def context(trace_id: int, span_id: int) -> Any:
-        return SpanContext(trace_id, span_id, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
-
-    def convert(span: Span) -> Any:
-        return ReadableSpan(
-            name=span.operation,
-            context=context(span.trace_id, span.span_id),
-            parent=context(span.trace_id, span.parent_id) if span.parent_id else None,
-            resource=resource_of(span.service, span.version, batch.env),
-            attributes=span_attributes(span),
-            events=[Event(event.name, event.attributes, event.time_ns) for event in span.events],
-            links=[Link(context(*link)) for link in span.links],
-            kind=SpanKind.CONSUMER if span.measured else SpanKind.INTERNAL,
-            status=Status(StatusCode.ERROR, span.error.message) if span.error else Status(),
-            start_time=span.start_ns,
-            end_time=span.end_ns,
-            instrumentation_scope=InstrumentationScope(_SCOPE, __version__),
-        )
-
-    return [convert(span) for span in batch.spans]
-
-
-def _metrics(batch: Batch, resource_of: Callable[[str, str, str], Any]) -> Any:
-    from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
-    from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
-    from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
-
-    reader = InMemoryMetricReader(
-        preferred_temporality={
-            Counter: AggregationTemporality.DELTA,
-            Histogram: AggregationTemporality.DELTA,
-        },
-        # The default buckets, up to 10,000, fit milliseconds and not seconds, bytes and rows.
-        preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation()},
-    )
-    provider = MeterProvider([reader], resource_of(batch.service, batch.version, batch.env), shutdown_on_exit=False)
-    meter = provider.get_meter(_SCOPE, __version__)
-    makers = {
-        MetricType.COUNT: (meter.create_counter, "add"),
-        MetricType.GAUGE: (meter.create_gauge, "set"),
-        MetricType.DISTRIBUTION: (meter.create_histogram, "record"),
-    }
-    instruments: dict[schema.Metric, Any] = {}
-    for point in batch.points:
-        metric = point.metric
-        make, verb = makers[metric.type]
-        if metric not in instruments:
-            instruments[metric] = make(metric.name, unit=metric.unit, description=metric.description)
-        # What comes back from disk is a double: one metric must not be both.
-        getattr(instruments[metric], verb)(float(point.value), point.tags)
-    data = reader.get_metrics_data()
-    provider.shutdown()
-    return data
-
-
-def _logs(batch: Batch, resource_of: Callable[[str, str, str], Any]) -> list[Any]:
-    from opentelemetry._logs import LogRecord as ApiRecord
-    from opentelemetry._logs import SeverityNumber
-    from opentelemetry.sdk._logs import ReadableLogRecord
-    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-    from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
-
-    resource = resource_of(batch.service, batch.version, batch.env)
-
-    def scope(logger: str) -> Any:
-        return InstrumentationScope(**scope_of(logger))
-
-    def convert(record: LogRecord) -> Any:
-        span = SpanContext(record.trace_id, record.span_id, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
-        api_record = ApiRecord(
-            timestamp=record.time_ns,
-            observed_timestamp=record.time_ns,
-            context=set_span_in_context(NonRecordingSpan(span)),
-            severity_number=SeverityNumber(SEVERITIES[record.level]),
-            severity_text=record.level.upper(),
-            body=record.event,
-            attributes=record.attributes,
-        )
-        return ReadableLogRecord(api_record, resource, scope(record.logger))
-
-    return [convert(record) for record in batch.logs]

@@ -26,7 +26,7 @@ BROKEN = ".broken"
 PARTIAL = ".part"
 # Datadog takes no older spans and log records.
 _DATADOG_S = 18 * 3600
-_DATADOG_TAKES = {("datadog", TRACES), ("datadog-logs", LOGS)}
+_DATADOG_TAKES = {("datadog", TRACES), ("agentless", TRACES), ("agentless", LOGS), ("datadog-logs", LOGS)}
 # A link, another user's file, a socket. Whatever else keeps a file from being opened may be over in a moment.
 _LASTING = (errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO)
 

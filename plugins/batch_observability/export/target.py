@@ -8,7 +8,7 @@ import importlib.util
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from batch_observability.config import Settings
+from batch_observability.export.intake import KEY, IntakeError, api_key, otlp_address
 from batch_observability.export.signals import EVENTS, LOGS, METRICS, TRACES, Batch
 from batch_observability.redact import redact_text
 
@@ -66,18 +67,20 @@ class Target(Protocol):
 GROUPS: dict[str, tuple[frozenset[str], ...]] = {
     "datadog": (frozenset({METRICS, EVENTS}), frozenset({TRACES})),
     "otlp": (frozenset({METRICS}), frozenset({TRACES}), frozenset({LOGS})),
+    "agentless": (frozenset({METRICS}), frozenset({TRACES}), frozenset({LOGS})),
     "datadog-logs": (frozenset({LOGS}),),
     "spool": (frozenset({TRACES, METRICS, LOGS, EVENTS}),),
 }
 
 
-def make_target(name: str, environ: Mapping[str, str]) -> Target:
+def make_target(name: str, environ: Mapping[str, str], settings: Settings) -> Target:
     """
     Make a target; this imports what it needs.
 
     Args:
         name: of the target.
         environ: the environment before any target was made: ddtrace's is changed in the process's own.
+        settings: of this package.
 
     Raises:
         ImportError: if the packages of the target are missing.
@@ -90,6 +93,10 @@ def make_target(name: str, environ: Mapping[str, str]) -> Target:
         from batch_observability.export.datadog_logs import DatadogLogsTarget
 
         return DatadogLogsTarget(environ)
+    if name == "agentless":
+        from batch_observability.export.agentless import AgentlessTarget
+
+        return AgentlessTarget(environ, settings)
     from batch_observability.export.otlp import OtlpTarget
 
     return OtlpTarget(environ)
@@ -127,11 +134,16 @@ def choose(settings: Settings, environ: Mapping[str, str], *, airflow_tracing: b
         datadog_reason = "Airflow's own tracing goes to this Agent by OTLP, and so does ours"
     targets = tuple(name for name, chosen in (("datadog", datadog), ("otlp", otlp)) if chosen)
     reasons = [f"datadog: {datadog_reason}", f"otlp: {otlp_reason}"]
+    if settings.agentless:
+        chosen, reason = _agentless(settings, environ, targets)
+        targets = ("agentless",) if chosen else targets
+        reasons.append(f"agentless: {reason}")
     if not targets:
         targets = ("spool",)
-        reasons.append("spool: no backend is configured")
+        hint = environ.get(KEY) and not settings.agentless
+        reasons.append(f"spool: no backend is configured{f'; for {KEY} set BATCHOBS_AGENTLESS=true' if hint else ''}")
     if settings.ship_logs:
-        intake, intake_reason = _datadog_logs(environ, otlp=otlp)
+        intake, intake_reason = _datadog_logs(settings, environ, targets)
         targets = (*targets, "datadog-logs") if intake else targets
         reasons.append(f"datadog-logs: {intake_reason}")
     return Choice(targets, tuple(reasons))
@@ -142,6 +154,7 @@ def installed(target: str) -> bool:
     needed = {
         "datadog": ("ddtrace", "datadog"),
         "otlp": ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"),
+        "agentless": ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.common"),
     }
     try:
         return all(importlib.util.find_spec(module) for module in needed.get(target, ()))
@@ -192,7 +205,7 @@ def _datadog(environ: Mapping[str, str]) -> tuple[bool, str]:
 
 
 def _otlp(environ: Mapping[str, str]) -> tuple[bool, str]:
-    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+    if _sdk_disabled(environ):
         return False, "OTEL_SDK_DISABLED is true"
     endpoints = list(otlp_endpoints(environ).values())
     if not endpoints:
@@ -202,12 +215,34 @@ def _otlp(environ: Mapping[str, str]) -> tuple[bool, str]:
     return True, f"the endpoint is {endpoints[0]}"
 
 
-def _datadog_logs(environ: Mapping[str, str], *, otlp: bool) -> tuple[bool, str]:
-    if otlp and (endpoint := otlp_endpoint(environ, "LOGS")):
+def _sdk_disabled(environ: Mapping[str, str]) -> bool:
+    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
+def _agentless(settings: Settings, environ: Mapping[str, str], others: Sequence[str]) -> tuple[bool, str]:
+    if others:
+        return False, f"BATCHOBS_AGENTLESS is set, and not needed: signals go to {' and '.join(others)}"
+    if _sdk_disabled(environ):
+        return False, "OTEL_SDK_DISABLED is true"
+    try:
+        api_key(environ)
+        url = otlp_address(environ, settings.agentless_url)
+    except IntakeError as error:
+        return False, str(error)
+    if not installed("agentless"):
+        return False, f"{KEY} is set, but OpenTelemetry is missing: {INSTALL.format(extra='agentless')}"
+    return True, f"BATCHOBS_AGENTLESS and {KEY} are set, and the intake is {redact_text(url)}"
+
+
+def _datadog_logs(settings: Settings, environ: Mapping[str, str], targets: Sequence[str]) -> tuple[bool, str]:
+    endpoint = otlp_endpoint(environ, "LOGS") if "otlp" in targets else ""
+    if "agentless" in targets and not otlp_switched_off(environ, "LOGS"):
+        endpoint = otlp_address(environ, settings.agentless_url)
+    if endpoint:
         return False, f"log lines go by OTLP to {redact_text(endpoint)}"
-    if not environ.get("DD_API_KEY", "").strip():
-        return False, "DD_API_KEY is not set, so log lines are not sent"
-    return True, "BATCHOBS_SHIP_LOGS and DD_API_KEY are set"
+    if not environ.get(KEY, "").strip():
+        return False, f"{KEY} is not set, so log lines are not sent"
+    return True, f"BATCHOBS_SHIP_LOGS and {KEY} are set"
 
 
 def _same_host(environ: Mapping[str, str]) -> bool:
