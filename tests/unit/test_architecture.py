@@ -22,9 +22,9 @@ ROOMS = (
     "__init__",  # the front door
     "cli",
     "airflow",
+    "datadog",  # asks cron how often a job is due
     "cron",
     "web",
-    "datadog",
     "observing",
     "sidecar",
     "sla",
@@ -54,7 +54,7 @@ ROOMS = (
 )
 # The start of a process of ours opens the door of the room that the process is for; and who asks for the run of a
 # process of a job opens that of the room that finds it.
-UPWARDS = {("sidecar/__main__.py", "airflow"), ("run.py", "inherited")}
+UPWARDS = {("sidecar/__main__.py", "airflow"), ("sidecar/__main__.py", "cron"), ("run.py", "inherited")}
 # What looks like a name of the schema and is none.
 NOT_OURS = {
     ("airflow/policy.py", "airflow.policy"): "Airflow's name of its policy hooks, for pluggy",
@@ -110,7 +110,17 @@ def test_what_airflow_loads_everywhere_is_light(module):
 
 
 @pytest.mark.parametrize(
-    "module", ["sidecar.loop", "sidecar.spawn", "export.deliver", "export.target", "airflow.helper", "cli", "channel"]
+    "module",
+    [
+        "sidecar.loop",
+        "sidecar.spawn",
+        "export.deliver",
+        "export.target",
+        "airflow.helper",
+        "cli",
+        "channel",
+        "datadog.render",
+    ],
 )
 def test_a_process_of_ours_imports_what_is_heavy_when_it_needs_it(module):
     assert foreign(loaded_by(f"import batch_observability.{module}")) == set()

@@ -62,6 +62,19 @@ def observe_process(sock: socket.socket, pidfd: int | None) -> None:
         log.exception("a run is not told: was the package upgraded (this is %s)? Restart Airflow", __version__)
 
 
+def observe_for(sock: socket.socket) -> bool:
+    """
+    Observe for somebody in this process who waits for the observed one, and tells its end; return whether it was told.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        _Observer(sock, None, separate=True).run()
+    except Exception:
+        log.exception("a run is not told (this is %s)", __version__)
+        return False
+    return True
+
+
 def observe_thread(sock: socket.socket) -> None:
     """Observe from a thread of the observed process."""
     try:
@@ -94,7 +107,8 @@ class _Observer:
         self._observation = Observation.begin(start, self._settings.max_stages)
         self._process = ObservedProcess(start["pid"], start["usage"], self._pidfd)
         self._memory = MemoryLimit(start["pid"])
-        self._birth = birth(start["pid"])
+        self._birth = start.get("birth") or birth(start["pid"])
+        self._tellers = start.get("tellers", [])
         self._journal = Journal(self._settings.state_path, self._observation.context.run_id)
         choice = choose(self._settings, os.environ, airflow_tracing=start["airflow_tracing"])
         self._delivery = Delivery(self._settings, choice)
@@ -126,7 +140,7 @@ class _Observer:
         state = observation.state()
         state["cpu_s"] += self._process.cpu_s
         state["memory_peak"] = max(observation.memory_peak, self._process.memory_peak)
-        entry = Entry(state, self._process.pid, self._birth, host_name(), self._start_told, paused)
+        entry = Entry(state, self._process.pid, self._birth, host_name(), self._start_told, paused, self._tellers)
         self._journal.keep(entry)
 
     def _watch(self) -> int:
