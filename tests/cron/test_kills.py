@@ -43,6 +43,12 @@ def _is_kept() -> bool:
     return False
 
 
+def kill(process: psutil.Process) -> None:
+    """Kill a process, and wait until it is gone: that takes the system a moment."""
+    process.kill()
+    wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, "it is gone", 30)
+
+
 def outcomes() -> list[str]:
     return [row["outcome"] for row in rows(state())]
 
@@ -91,7 +97,7 @@ def test_a_command_that_is_killed_after_batchobs_was_is_killed():
 
 def test_a_killed_observer_does_not_keep_a_job_from_being_told():
     with start("--", "sh", "-c", "echo ready; read x; exit 3", stdin=subprocess.PIPE) as process:
-        processes(process)["observer"].kill()
+        kill(processes(process)["observer"])
         process.communicate(b"go\n", timeout=30)
     (told,) = finished()
     assert (told["batch_model.outcome"], told["error.message"]) == ("failed", "exit code 3")

@@ -29,7 +29,7 @@ def settings_of(environ: os._Environ[str] = os.environ) -> config.Settings:
     settings = config.load(section=section, on_error=lambda _error: None)
     try:
         # Looked up once: a user without a home, as in some containers, has none.
-        folder = settings.state_path
+        folder = settings.state_path.absolute()
     except RuntimeError:
         folder = Path(homeless_folder())
     return replace(settings, state_dir=str(folder))

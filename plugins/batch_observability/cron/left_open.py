@@ -12,14 +12,12 @@ import logging
 import os
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from batch_observability.config import Settings
 from batch_observability.cron.attempt import SOURCE
 from batch_observability.cron.job_log import JobLog
 from batch_observability.cron.output import Kept
-from batch_observability.cron.telling import ENDED, OUTPUT
 from batch_observability.cron.verdict import Facts, ended_by, ended_unseen
 from batch_observability.export.deliver import Delivery
 from batch_observability.export.signals import Error
@@ -27,7 +25,7 @@ from batch_observability.export.target import choose
 from batch_observability.schema import Outcome
 from batch_observability.sidecar.closing import close_run
 from batch_observability.sidecar.ending import Ending
-from batch_observability.sidecar.journal import Entry, Journal, run_ids
+from batch_observability.sidecar.journal import ENDED, OUTPUT, Entry, Journal, run_ids
 from batch_observability.sidecar.observation import Observation, restore
 from batch_observability.sidecar.promises import promises_of
 
@@ -78,7 +76,7 @@ def _close(settings: Settings, delivery: Delivery, journal: Journal, entry: Entr
     run_id = observation.context.run_id
     if delivery.spool.holds_change_of(run_id):
         # Its observer has told it, to the disk of this host.
-        _remove(journal)
+        journal.remove()
         return False
     heard_ns = journal.path.stat().st_mtime_ns
     facts = _facts(journal)
@@ -102,7 +100,7 @@ def _close(settings: Settings, delivery: Delivery, journal: Journal, entry: Entr
         must_claim=True,
     )
     if not report.ledger:
-        _remove(journal)
+        journal.remove()
     return report.told
 
 
@@ -127,10 +125,3 @@ def _write_lines(settings: Settings, journal: Journal, observation: Observation,
 def _ending(frame: dict[str, Any], pid: int) -> Ending:
     error = Error(**frame["error"]) if frame["error"] else None
     return Ending(Outcome(frame["outcome"]), frame["ts"], pid, error)
-
-
-def _remove(journal: Journal) -> None:
-    path: Path = journal.path
-    journal.remove()
-    for suffix in (ENDED, OUTPUT):
-        path.with_suffix(suffix).unlink(missing_ok=True)

@@ -7,10 +7,11 @@ from __future__ import annotations
 import fcntl
 import os
 
+from batch_observability.private import private_folder
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from batch_observability.cron.ready import Ready
-
 
 _WAIT = "wait"
 
@@ -38,7 +39,7 @@ class JobLock:
         Raises:
             OSError: if there can be no lock.
         """
-        os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)  # noqa: PTH103, PTH120  (pathlib takes long to load)
+        private_folder(os.path.dirname(self._path))  # noqa: PTH120  (pathlib takes long to load)
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

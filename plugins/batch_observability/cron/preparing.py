@@ -79,6 +79,7 @@ def _fields(asked: Job, settings: Settings) -> dict[str, str]:
     )
     known = {name: value for name, value in asdict(context).items() if name not in _OWN}
     observer = {
+        "state": str(state),
         "schedule": asked.schedule,
         "timezone": asked.timezone,
         "path": sys.path,

@@ -13,6 +13,7 @@ import sys
 import zlib
 
 from batch_observability._version import __version__
+from batch_observability.private import private_folder, private_in_tmp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
 FOLDER = "ready"
 # Another number for another form.
 _FORM = 1
-_SEPARATOR = "--"
+_SEPARATOR, _MODEL = "--", "--model"
 # What settings and models are made of; the variables of a run that this process is in are not.
 _SETTINGS = ("BATCHOBS_", "AIRFLOW")
 _ALSO = ("HOME", "XDG_STATE_HOME", "DD_ENV", "OTEL_RESOURCE_ATTRIBUTES", "PYTHONPATH")
 _OF_RUNS = ("BATCHOBS_RUN", "BATCHOBS_CHANNEL")
 _AIRFLOW_HOME = "~/airflow"
 _MAX_BYTES = 1 << 20
+# A file that was written in part, as by a host that lost its power, is no job.
+_SUM = b"%08x\0"
 
 
 class Ready:
@@ -58,10 +61,14 @@ def ready(arguments: Sequence[str]) -> tuple[Ready, list[str]] | None:
     """Return the job that the arguments of `run` ask for, and its command; None if it is not known yet."""
     key = key_of(arguments, state_folder())
     fields = _read(path_of(key))
-    if fields is None or fields.pop("key", "") != _check(key) or not _is_unchanged(fields.pop("files", "")):
+    try:
+        if fields.pop("key") != _check(key) or not _is_unchanged(fields.pop("files")):
+            return None
+        words = list(arguments[int(fields.pop("options")) :])
+        return (Ready(fields), words) if words else None
+    except (KeyError, ValueError):
+        # There is none, or a version of ours that is being worked on has written it otherwise.
         return None
-    words = list(arguments[int(fields.pop("options")) :])
-    return (Ready(fields), words) if words else None
 
 
 def keep(job: Ready, arguments: Sequence[str], options: int, files: Iterable[str]) -> None:
@@ -82,11 +89,12 @@ def keep(job: Ready, arguments: Sequence[str], options: int, files: Iterable[str
     fields = {**job.fields, "key": _check(key), "files": stamps, "options": str(options)}
     text = "\0".join(part for pair in fields.items() for part in pair)
     path = path_of(key)
-    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)  # noqa: PTH103, PTH120  (pathlib takes long to load)
+    private_folder(os.path.dirname(path))  # noqa: PTH120  (pathlib takes long to load)
     partial = f"{path}.{os.getpid()}.part"
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    data = text.encode("utf-8", "surrogateescape")
     try:
-        os.write(descriptor, text.encode("utf-8", "surrogateescape"))
+        os.write(descriptor, _SUM % zlib.crc32(data) + data)
     finally:
         os.close(descriptor)
     os.rename(partial, path)  # noqa: PTH104
@@ -97,12 +105,23 @@ def key_of(arguments: Sequence[str], state: str) -> tuple[str, ...]:
     asked = list(arguments)
     if _SEPARATOR in asked:
         options = asked[: asked.index(_SEPARATOR) + 1]
-        if any(option.partition("=")[0] == "--model" for option in options):
-            # What is run does not matter to it: it has a name.
+        if _is_named(options):
+            # What is run does not matter to it.
             asked = options
     names = sorted(name for name in os.environ if name.startswith(_SETTINGS) and name not in _OF_RUNS)
     variables = [f"{name}={os.environ.get(name)}" for name in (*names, *_ALSO)]
     return (str(_FORM), __version__, sys.executable, __file__, state, *variables, "", *asked)
+
+
+def _is_named(options: Sequence[str]) -> bool:
+    """Whether options say what the model is called."""
+    given = ""
+    for number, option in enumerate(options):
+        if option == _MODEL:
+            given = options[number + 1]
+        elif option.startswith(f"{_MODEL}="):
+            given = option.removeprefix(f"{_MODEL}=")
+    return given not in ("", _SEPARATOR)
 
 
 def path_of(key: Sequence[str]) -> str:
@@ -128,12 +147,15 @@ def state_folder() -> str:
         base = os.path.expanduser(environ.get("XDG_STATE_HOME") or "~/.local/state")  # noqa: PTH111
         folder = f"{base.rstrip('/')}/batch_observability"
     # A user without a home, as in some containers, has none.
-    return homeless_folder() if folder.startswith("~") else folder
+    return homeless_folder() if folder.startswith("~") else os.path.abspath(folder)  # noqa: PTH100
 
 
 def homeless_folder() -> str:
-    """Return the state folder of a user who has no home."""
-    return f"/tmp/batchobs-{os.geteuid()}/state"  # noqa: S108  (private folders are made in it)
+    """Return the state folder of a user who has no home; where that is not private, one that cannot be written."""
+    try:
+        return f"{private_in_tmp()}/state"
+    except OSError:
+        return f"{os.devnull}/state"
 
 
 def _check(key: Sequence[str]) -> str:
@@ -142,20 +164,24 @@ def _check(key: Sequence[str]) -> str:
     return f"{len(text)}.{zlib.crc32(text[::-1].encode('utf-8', 'surrogateescape'), 1):08x}"
 
 
-def _read(path: str) -> dict[str, str] | None:
+def _read(path: str) -> dict[str, str]:
+    """Return what was kept; nothing if that is not whole, or if anybody else could have written it."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return None
+        return {}
     try:
-        # In a folder that others may have made first, it may be theirs.
-        if os.fstat(descriptor).st_uid != os.geteuid():
-            return None
-        parts = os.read(descriptor, _MAX_BYTES).decode("utf-8", "surrogateescape").split("\0")
+        status = os.fstat(descriptor)
+        if status.st_uid != os.geteuid() or status.st_mode & 0o077 or status.st_nlink != 1:
+            return {}
+        given, _, data = os.read(descriptor, _MAX_BYTES).partition(b"\0")
     except OSError:
-        return None
+        return {}
     finally:
         os.close(descriptor)
+    if given + b"\0" != _SUM % zlib.crc32(data):
+        return {}
+    parts = data.decode("utf-8", "surrogateescape").split("\0")
     return dict(zip(parts[::2], parts[1::2], strict=False))
 
 

@@ -164,11 +164,11 @@ class _Attempt:
         except NotStartedError as error:
             unblock(before)
             return self._not_started(error), False
+        telling.runs(pid)
         capture = Capture(telling.path(OUTPUT), job.capture_bytes)
         self.pumps = [Pump(pipe, capture.listener(pipe.outlet), last=self._last) for pipe in streams.pipes]
         for pump in self.pumps:
             pump.start()
-        telling.runs(pid)
         if self._last:
             let_go(STDIN)
             for descriptor in inherited():

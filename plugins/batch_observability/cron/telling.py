@@ -9,28 +9,24 @@ Nothing here may keep a job from running: what fails is passed over.
 from __future__ import annotations
 
 import os
-import select
-import stat
-import sys
 import time
 
 from batch_observability.cron.bare import suppress
-from batch_observability.cron.streams import inherited
+from batch_observability.cron.beside import Beside
+from batch_observability.private import private_folder, private_in_tmp
 from batch_observability.usage import birth, host_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from batch_observability.cron.forwarding import Ended
     from batch_observability.cron.ready import Ready
     from batch_observability.cron.streams import Streams
 
-ROLE = "job"
-# What is kept of an open run, beside its journal: how its command ended, and what it wrote.
+# As in `sidecar.journal`, which takes long to load.
 ENDED, OUTPUT = ".end", ".out"
-_RUNS, _CHANNELS = "runs", "channels"
-_MAIN = f"{os.path.dirname(os.path.dirname(__file__))}/sidecar/__main__.py"  # noqa: PTH120  (pathlib takes long to load)
+RUNS, _CHANNELS = "runs", "channels"
 # The system takes 107 bytes, macOS 103.
 _MAX_PATH = 100
 _WAITING = 64
@@ -71,9 +67,8 @@ class Telling:
         self.context = self._context(trace, number)
         trace.before = self._span_id
         self._waits = waits
-        self._observer = 0
+        self._observer: Beside | None = None
         self._command: tuple[int, str] | None = None
-        self._pipe = self._answers = -1
         self.channel = ""
 
     def _context(self, trace: Trace, number: int) -> str:
@@ -100,12 +95,12 @@ class Telling:
 
     def path(self, suffix: str) -> str:
         """Return where something of this run is kept."""
-        return f"{self._job.state}/{_RUNS}/{self.run_id}{suffix}"
+        return f"{self._job.state}/{RUNS}/{self.run_id}{suffix}"
 
     def begin(self, streams: Streams | None = None) -> None:
         """Start the observer, and be there for the command's processes, before there are any."""
         with suppress(OSError):
-            os.makedirs(f"{self._job.state}/{_RUNS}", 0o700, exist_ok=True)  # noqa: PTH103
+            private_folder(f"{self._job.state}/{RUNS}")
         listener = self._listen()
         try:
             self._observe(listener, streams)
@@ -117,7 +112,8 @@ class Telling:
     def runs(self, pid: int) -> None:
         """Tell that the command runs."""
         self._command = (pid, birth(pid))
-        self._tell(f'{{"command":{_process(pid)}}}\n')
+        if self._observer is not None:
+            self._observer.tell(f'{{"command":{_process(pid)}}}\n')
 
     def ended(
         self, how: Ended, *, timed_out: str, retries: bool, missed: int, sizes: Iterable[int], tail: bytes
@@ -140,71 +136,36 @@ class Telling:
     def _end(self, facts: bytes) -> None:
         # The file is for who comes when the observer is killed, before or after it has read this.
         self._write(ENDED, facts)
-        if not self._is_observed():
-            self._close()
+        if self._observer is None or not self._observer.is_there:
+            if self._observer is not None:
+                self._observer.leave()
             self._observe(None, None)
-        self._tell(facts)
-        if self._pipe >= 0:
-            os.close(self._pipe)
-            self._pipe = -1
-        if self._waits and self._answers >= 0:
-            poll = select.poll()
-            poll.register(self._answers, select.POLLIN)
-            poll.poll(float(self._job["wait_timeout"]) * 1000)
-        self._close()
-
-    def _close(self) -> None:
-        for descriptor in (self._pipe, self._answers):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._pipe = self._answers = -1
+        if self._observer is not None:
+            self._observer.tell(facts)
+            self._observer.leave(float(self._job["wait_timeout"]) if self._waits else None)
 
     # --- The observer ------------------------------------------------------------------------------------------------
 
     def _observe(self, listener: int | None, streams: Streams | None) -> None:
-        """Start the observer, in a session of its own; what goes wrong is left to the next reader of the journal."""
-        hears, self._pipe = os.pipe()
-        self._answers, answers = os.pipe()
-        followed = streams.followed if streams else []
-        pipes = ",".join(
-            f'"{stream}":{pipe.inode}' for pipe in (streams.pipes if streams else []) for stream in pipe.stands_for
-        )
+        """Start the observer; what goes wrong is left to the next reader of the journal."""
+        pipes, followed = (streams.pipes, streams.followed) if streams else ([], [])
+        shared = [] if listener is None else [listener]
+        self._observer = observer = Beside([*shared, *(one.descriptor for one in followed)])
+        inodes = ",".join(f'"{stream}":{pipe.inode}' for pipe in pipes for stream in pipe.stands_for)
         files = ",".join(f"[{one.descriptor},{one.stream},{one.begins}]" for one in followed)
-        self._tell(
+        observer.tell(
             f'{{"context":{self.context},{self._job["observer"]},"parent":{_process(os.getpid())},'
-            f'"waits":{_boolean(self._waits)},"answers":{answers},"channel":"{_plain(self.channel)}",'
-            f'"listener":{"null" if listener is None else listener},"followed":[{files}],"pipes":{{{pipes}}}}}\n'
+            f'"waits":{_boolean(self._waits)},"answers":{observer.answers},"channel":"{_plain(self.channel)}",'
+            f'"listener":{"null" if listener is None else listener},"followed":[{files}],"pipes":{{{inodes}}}}}\n'
         )
         if self._command is not None:
-            self._tell(f'{{"command":[{self._command[0]},"{self._command[1]}"]}}\n')
-        kept = [hears, answers, *([] if listener is None else [listener]), *(one.descriptor for one in followed)]
-        try:
-            self._observer = _start(kept)
-        except OSError:
-            self._observer = 0
-        finally:
-            os.close(hears)
-            os.close(answers)
-
-    def _is_observed(self) -> bool:
-        """Whether the observer is there."""
-        try:
-            return bool(self._observer) and os.waitpid(self._observer, os.WNOHANG)[0] == 0
-        except ChildProcessError:
-            # Where ended children are ignored, this one has ended.
-            return False
-
-    def _tell(self, line: str | bytes) -> None:
-        """Write to the observer, which may be gone. What it has not read yet is far less than a pipe holds."""
-        line = line if isinstance(line, bytes) else line.encode("utf-8", "surrogateescape")
-        with suppress(OSError):
-            os.write(self._pipe, line)
+            observer.tell(f'{{"command":[{self._command[0]},"{self._command[1]}"]}}\n')
 
     # --- On disk ----------------------------------------------------------------------------------------------------
 
     def _journal(self) -> str:
         """Return what is known when the run begins, in the form that `sidecar.journal` has."""
-        observer = f",{_process(self._observer)}" if self._observer else ""
+        observer = f",{_process(self._observer.pid)}" if self._observer and self._observer.pid else ""
         return (
             f'{{"observation":{{"context":{self.context},"max_stages":{self._job["max_stages"]},'
             f'"phase_began_ns":{self._start_ns}}},"pid":{os.getpid()},"birth":"{birth(os.getpid())}",'
@@ -214,7 +175,8 @@ class Telling:
 
     def _write(self, suffix: str, data: bytes) -> None:
         with suppress(OSError):  # a full disk, or one that cannot be written; the observer has it
-            descriptor = os.open(self.path(suffix), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            # What is there already, the observer has written, which knows more.
+            descriptor = os.open(self.path(suffix), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 os.write(descriptor, data)
             finally:
@@ -244,27 +206,9 @@ class Telling:
         name = f"{self.run_id[:18]}.sock"
         folder = f"{self._job.state}/{_CHANNELS}"
         if len(os.fsencode(f"{folder}/{name}")) <= _MAX_PATH:
-            os.makedirs(folder, 0o700, exist_ok=True)  # noqa: PTH103
+            private_folder(folder)
             return f"{folder}/{name}"
-        folder = f"/tmp/batchobs-{os.geteuid()}"  # noqa: S108  (it is ours, or refused)
-        with suppress(FileExistsError):
-            os.mkdir(folder, 0o700)  # noqa: PTH102
-        status = os.lstat(folder)
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-            raise PermissionError(f"{folder} is not a folder that is ours alone")
-        return f"{folder}/{name}"
-
-
-def _start(kept: Sequence[int]) -> int:
-    """Start the process of an observer that has these descriptors, and none of the command's; return its process id."""
-    streams = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_RDWR, 0) for descriptor in range(3)]
-    # Duplicated onto themselves, they stay open.
-    duplicated = [(os.POSIX_SPAWN_DUP2, descriptor, descriptor) for descriptor in kept]
-    closed = [(os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in inherited()]
-    words = [sys.executable, "-I", _MAIN, ROLE, *map(str, kept)]
-    return os.posix_spawn(
-        sys.executable, words, os.environ, file_actions=[*streams, *closed, *duplicated], setsid=True, setsigmask=()
-    )
+        return f"{private_in_tmp()}/{name}"
 
 
 def uuid() -> str:

@@ -30,7 +30,7 @@ from batch_observability.cron.left_open import close_left_open
 from batch_observability.cron.orphan import Orphan
 from batch_observability.cron.output import Follower, Kept, Piece
 from batch_observability.cron.schedule import ScheduleError
-from batch_observability.cron.telling import ENDED, OUTPUT
+from batch_observability.cron.telling import OUTPUT, RUNS
 from batch_observability.cron.verdict import Facts, ended_by, ended_unseen
 from batch_observability.export.log_file import log_problems_to
 from batch_observability.guard import guarded
@@ -50,7 +50,7 @@ def witness(descriptors: Sequence[int]) -> None:
     start = told.wait_for("context")
     if start is None:
         return
-    settings = settings_of()
+    settings = replace(settings_of(), state_dir=start["state"])
     log_problems_to(settings.state_path / "logs")
     _Witness(start, told, settings).run()
     close_left_open(settings)
@@ -111,9 +111,8 @@ class _Witness:
         self._context = self._due(context_of(start["context"]))
         ours, self._theirs = socket.socketpair()
         self._channel = Channel(ours)
-        most, runs = start["capture_bytes"], settings.state_path / "runs"
-        self._files = [runs / f"{self._context.run_id}{suffix}" for suffix in (ENDED, OUTPUT)]
-        self._kept = Kept(os.fspath(self._files[1]))
+        most = start["capture_bytes"]
+        self._kept = Kept(f"{settings.state_dir}/{RUNS}/{self._context.run_id}{OUTPUT}")
         self._followers = [Follower(number, stream, begins, most) for number, stream, begins in start["followed"]]
         self._log = JobLog(self._context, settings, self._channel if settings.ship_logs else None)
         self._gateway: Gateway | None = None
@@ -156,12 +155,19 @@ class _Witness:
             sweep(self._gateway.path.parent)
         attending = threading.Thread(target=self._attend, name="batchobs-attend", daemon=True)
         attending.start()
-        if observe_for(self._theirs):
-            for file in self._files:
-                file.unlink(missing_ok=True)
+        observe_for(self._theirs)
 
     @guarded(None)
     def _attend(self) -> None:
+        """Wait for the end, and see to it that it is told."""
+        try:
+            self._wait()
+        except Exception:
+            # The standard observer is to find out itself.
+            self._channel.close()
+            raise
+
+    def _wait(self) -> None:
         """Wait for the end, and hand on what is written until then."""
         while not self._told.over:
             if select.select([self._told.descriptor], [], [], _LOOKS_EACH_S)[0]:
@@ -175,6 +181,7 @@ class _Witness:
             self._log.end(facts.missed + sum(one.missed for one in self._followers))
             self._end(ended_by(facts))
 
+    @guarded(None)
     def _take_output(self, facts: Facts | None = None) -> None:
         for piece in self._kept.pieces():
             self._log.take(piece)
@@ -195,7 +202,7 @@ class _Witness:
             self._hear(stream, data)
 
         if self._orphan is None:
-            self._end(ended_unseen("batchobs run was killed before its command ran"))
+            self._end(ended_unseen("batchobs run was killed when it was about to start its command"))
             return
         if self._orphan.alive:
             text = "batchobs run was killed; the command goes on"

@@ -26,8 +26,8 @@ log = logging.getLogger("batch_observability.sidecar")
 
 _FOLDER = "runs"
 _SUFFIX, _PARTIAL, _ANNOUNCED = ".json", ".part", ".next"
-# What else there may be of a run that is open, or was when all that knew of it was killed.
-_BESIDE = (_PARTIAL, _ANNOUNCED, ".end", ".out")
+# Of the command of a cron job: how it ended, and what it wrote.
+ENDED, OUTPUT = ".end", ".out"
 _POLL_S = 0.02
 # A process of ours boots within this, also on a busy host.
 _ARRIVES_WITHIN_S = 10.0
@@ -203,8 +203,10 @@ class Journal:
     def remove(self) -> None:
         """The run is closed."""
         if self._descriptor >= 0:
-            with suppress(OSError):
-                self.path.unlink()
+            # The journal is the last: if this process is killed here, whoever finds it goes on.
+            for path in (self.path.with_suffix(ENDED), self.path.with_suffix(OUTPUT), self.path):
+                with suppress(OSError):
+                    path.unlink()
         self.release()
 
     def release(self) -> None:
@@ -232,7 +234,7 @@ def tidy(state: Path, max_age_s: float) -> None:
             with suppress(OSError, ValueError, KeyError, TypeError):
                 if time.time() - file.stat().st_mtime <= max_age_s:
                     continue
-                if file.name.endswith(_BESIDE):
+                if file.name.endswith((_PARTIAL, _ANNOUNCED, ENDED, OUTPUT)):
                     Path(file.path).unlink()
                     continue
                 journal = Journal(state, file.name.removesuffix(_SUFFIX))

@@ -62,17 +62,13 @@ def observe_process(sock: socket.socket, pidfd: int | None) -> None:
         log.exception("a run is not told: was the package upgraded (this is %s)? Restart Airflow", __version__)
 
 
-def observe_for(sock: socket.socket) -> bool:
-    """
-    Observe for somebody in this process who waits for the observed one, and tells its end; return whether it was told.
-    """
+def observe_for(sock: socket.socket) -> None:
+    """Observe for somebody in this process who waits for the observed one, and tells its end."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         _Observer(sock, None, separate=True).run()
     except Exception:
         log.exception("a run is not told (this is %s)", __version__)
-        return False
-    return True
 
 
 def observe_thread(sock: socket.socket) -> None:
