@@ -34,7 +34,7 @@ from batch_observability.cron.telling import OUTPUT, RUNS
 from batch_observability.cron.verdict import Facts, ended_by, ended_unseen
 from batch_observability.export.log_file import log_problems_to
 from batch_observability.guard import guarded
-from batch_observability.sidecar.loop import observe_for
+from batch_observability.sidecar.loop import observe_process
 
 _CHUNK = 1 << 16
 _LOOKS_EACH_S = 0.5
@@ -155,7 +155,7 @@ class _Witness:
             sweep(self._gateway.path.parent)
         attending = threading.Thread(target=self._attend, name="batchobs-attend", daemon=True)
         attending.start()
-        observe_for(self._theirs)
+        observe_process(self._theirs)
 
     @guarded(None)
     def _attend(self) -> None:

@@ -19,7 +19,6 @@ _ERROR_TYPES = {
     Outcome.LOST: "Lost",
     Outcome.KILLED: "Killed",
 }
-_AIRFLOW = "airflow"
 # A busy host kills a little late.
 _KILLED_LATE_S = 3.0
 
@@ -72,7 +71,7 @@ def found_dead(
 
 def _was_stopped(observation: Observation, death: Death, end_ns: int) -> bool:
     """Whether the process was asked to end, and was killed as long after that as who asks so does."""
-    asked = observation.asked_to_end if observation.context.source == _AIRFLOW else None
+    asked = observation.asked_to_end
     if asked is None or death.signal != "SIGKILL":
         return False
     return bool(-0.5 <= (end_ns - asked["ts"]) / 1e9 - asked["killed_after_s"] <= _KILLED_LATE_S)

@@ -50,7 +50,7 @@ _ASKED_WITHIN_S = 1.0
 _YOUNG_S, _GLANCE_S = 10.0, 0.25
 
 
-def observe_process(sock: socket.socket, pidfd: int | None) -> None:
+def observe_process(sock: socket.socket, pidfd: int | None = None) -> None:
     """Observe as a process of its own, until the run has ended and its signals are delivered."""
     # Children of ours that send the start are reaped by nobody.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -60,15 +60,6 @@ def observe_process(sock: socket.socket, pidfd: int | None) -> None:
         # Where the package was changed below a running scheduler, task and sidecar do not speak one language.
         log_problems_to(config.load(on_error=lambda _error: None).state_path / "logs")
         log.exception("a run is not told: was the package upgraded (this is %s)? Restart Airflow", __version__)
-
-
-def observe_for(sock: socket.socket) -> None:
-    """Observe for somebody in this process who waits for the observed one, and tells its end."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    try:
-        _Observer(sock, None, separate=True).run()
-    except Exception:
-        log.exception("a run is not told (this is %s)", __version__)
 
 
 def observe_thread(sock: socket.socket) -> None:
