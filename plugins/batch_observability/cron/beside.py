@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 ROLE = "job"
 _MAIN = f"{os.path.dirname(os.path.dirname(__file__))}/sidecar/__main__.py"  # noqa: PTH120  (pathlib takes long to load)
 _READS_WITHIN_S = 1.0
+_NICE, _BEHIND = 5, 15
+_STANDS_BACK_S, _ASKS = 3.0, 60
 
 
 class Beside:
@@ -81,6 +83,36 @@ class Beside:
             poll.register(self._answered, select.POLLIN)
             poll.poll(patience_s * 1000)
         self._answered = _closed(self._answered)
+
+
+def step_back() -> None:
+    """
+    Leave the processor to what starts now: the command, and other jobs that are due in the same minute.
+
+    Where each session has a share of its own, it is that of the session which counts (sched(7)).
+    """
+    with suppress(OSError):
+        os.nice(_NICE)
+    _set_share(_BEHIND)
+
+
+def step_forward() -> None:
+    """After a moment take the share of the processor that others have: the clock of a run is not to be starved."""
+    time.sleep(_STANDS_BACK_S)
+    for _ in range(_ASKS):
+        if _set_share(0):
+            return
+        # It can be set so and so often in a second on a host.
+        time.sleep(1)
+
+
+def _set_share(nice: int) -> bool:
+    try:
+        with open("/proc/self/autogroup", "w", encoding="ascii") as file:  # noqa: PTH123  (pathlib takes long to load)
+            file.write(str(nice))
+    except OSError:
+        return False
+    return True
 
 
 def _closed(descriptor: int) -> int:

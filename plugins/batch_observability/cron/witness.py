@@ -16,13 +16,13 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from batch_observability.channel import Channel
 from batch_observability.config import Settings
 from batch_observability.context import RunContext, context_of
 from batch_observability.cron.attempt import due_of, settings_of
+from batch_observability.cron.beside import step_forward
 from batch_observability.cron.capture import TAIL_BYTES
 from batch_observability.cron.gateway import Gateway, sweep
 from batch_observability.cron.job_log import JobLog
@@ -39,13 +39,11 @@ from batch_observability.sidecar.loop import observe_process
 _CHUNK = 1 << 16
 _LOOKS_EACH_S = 0.5
 _DRAIN_S = 5.0
-_NICE = 10
-_AUTOGROUP = Path("/proc/self/autogroup")
 
 
 def witness(descriptors: Sequence[int]) -> None:
     """Observe a command, as `batchobs run` says on the first of the descriptors; close what others left open."""
-    _step_back()
+    threading.Thread(target=step_forward, name="batchobs-priority", daemon=True).start()
     told = _Told(descriptors[0])
     start = told.wait_for("context")
     if start is None:
@@ -54,14 +52,6 @@ def witness(descriptors: Sequence[int]) -> None:
     log_problems_to(settings.state_path / "logs")
     _Witness(start, told, settings).run()
     close_left_open(settings)
-
-
-def _step_back() -> None:
-    """Leave the processor to jobs. Where each session has a share of its own, that is what counts (sched(7))."""
-    with suppress(OSError):
-        os.nice(_NICE)
-    with suppress(OSError):
-        _AUTOGROUP.write_text(str(_NICE), encoding="utf-8")
 
 
 class _Told:

@@ -28,6 +28,9 @@ def main(role: str, descriptor: int, *others: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     if role == "job":
+        from batch_observability.cron.beside import step_back
+
+        step_back()
         from batch_observability.cron.witness import witness
 
         witness((descriptor, *others))
