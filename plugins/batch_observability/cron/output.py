@@ -5,6 +5,7 @@ What a command writes, read by its observer: what `batchobs run` has kept of it,
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from batch_observability.cron.capture import HEAD, TAIL_BYTES
 _TAIL_LINES = 50
 _READ = 1 << 16
 _MAX_HEAD = 64
+_PIECE = re.compile(rb"(stdout|stderr) (\d+) (\d+) ([01])")
 _NAMES = {1: "stdout", 2: "stderr"}
 
 
@@ -51,22 +53,29 @@ class Kept:
             os.pwrite(self._descriptor, HEAD % self._at, 0)
 
     def _open(self) -> bool:
-        with suppress(OSError, ValueError):
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-            self._at = int(os.pread(self._descriptor, len(HEAD % 0), 0))
-            return True
-        return False
+        with suppress(OSError):
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                self._at = int(os.pread(descriptor, len(HEAD % 0), 0))
+            except ValueError:
+                # It has just been made.
+                os.close(descriptor)
+                return False
+            self._descriptor = descriptor
+        return self._descriptor >= 0
 
     def _next(self) -> Piece | None:
         head, newline, _ = os.pread(self._descriptor, _MAX_HEAD, self._at).partition(b"\n")
-        if not newline:
+        match = _PIECE.fullmatch(head)
+        # What is no piece was written by a host that lost its power.
+        if not newline or match is None:
             return None
-        stream, time_ns, size, gap = head.decode().split(" ")
-        data = os.pread(self._descriptor, int(size), self._at + len(head) + 1)
-        if len(data) < int(size):
+        stream, time_ns, size, gap = match[1].decode(), int(match[2]), int(match[3]), match[4] == b"1"
+        data = os.pread(self._descriptor, size, self._at + len(head) + 1)
+        if len(data) < size:
             return None
         self._at += len(head) + 1 + len(data)
-        return Piece(stream, int(time_ns), data, gap == "1")
+        return Piece(stream, time_ns, data, gap)
 
 
 class Follower:
