@@ -5,12 +5,13 @@ Importing this package costs next to nothing: it needs the standard library only
 when it is first asked for.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from batch_observability._version import __version__
 
+# `batchobs run` is in the way of every job: `typing` takes as long to load as half of Python.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from batch_observability.airflow.mixin import BatchModelMixin
     from batch_observability.cron.observe import observe
     from batch_observability.declare import batch_model
@@ -48,9 +49,11 @@ _ROOMS = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(_ROOMS[name], __name__), name)
     # For mocks and the next look-up.
     globals()[name] = value

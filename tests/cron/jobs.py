@@ -48,5 +48,6 @@ def finished(count: int = 1) -> list[dict[str, Any]]:
 
 
 def captured(job: str) -> list[dict[str, Any]]:
-    """Return the log lines of a job."""
+    """Return the log lines of a job whose run has been told: they come before that."""
+    finished()
     return lines(state() / "logs" / "jobs" / f"{job}.jsonl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
@@ -11,7 +12,7 @@ import time
 import psutil
 import pytest
 
-from tests.cron.jobs import COMMAND, captured, finished, run, start, state
+from tests.cron.jobs import COMMAND, captured, finished, run, start
 from tests.cron.side_by_side import python
 from tests.live import wait_until
 
@@ -112,19 +113,6 @@ def test_a_job_that_will_not_end_is_killed_after_its_grace():
     assert "SIGKILL" in finished()[0]["error.message"]
 
 
-def test_a_killed_observer_leaves_one_outcome():
-    with start("--", "sh", "-c", "echo ready; exec sleep 60") as process:
-        says_when_ready(process)
-        # The run is known to somebody: its start has been told.
-        wait_until(lambda: list((state() / "runs").glob("*.json")), "the run is kept", 20)
-        command = psutil.Process(process.pid).children()[0]
-        process.kill()
-        process.wait(30)
-        command.kill()
-    told = finished()
-    assert [one["batch_model.outcome"] for one in told] == ["killed"]
-
-
 def test_it_leaves_at_once_while_others_go_on_writing():
     read, write = os.pipe()
     process = start("--", "sh", "-c", "(sleep 3; echo later) & echo now; exit 4", stdout=write)
@@ -156,6 +144,31 @@ def test_output_of_every_kind_becomes_lines():
     for line in captured("kinds"):
         assert line["dd.trace_id"] == told["dd.trace_id"]
         assert line["batch_model.run_id"] == told["batch_model.run_id"]
+
+
+def test_what_a_line_says_of_its_span_and_time_stays(otlp, monkeypatch):
+    monkeypatch.setenv("BATCHOBS_SHIP_LOGS", "1")
+    own = {"event": "mine", "dd.trace_id": "0" * 31 + "7", "dd.span_id": "8", "timestamp": "2026-01-02T03:04:05+00:00"}
+    run("--model", "own", "--", "echo", json.dumps(own))
+
+    def mine() -> list[dict]:
+        return [record for record in otlp.otlp_logs() if record["body"] == "mine"]
+
+    wait_until(mine, "the line is at the agent", 30)
+    (line,) = captured("own")
+    assert {name: line[name] for name in own} == own
+    (sent,) = mine()
+    assert sent["attributes"]["dd.trace_id"] == own["dd.trace_id"]
+    assert sent["attributes"]["dd.span_id"] == own["dd.span_id"]
+
+
+def test_bytes_that_are_no_text_stay_within_the_bound(monkeypatch):
+    monkeypatch.setenv("BATCHOBS_CAPTURE_MAX_MB", "1")
+    done = run("--model", "nul", "--", "sh", "-c", "head -c 4000000 /dev/zero | tr '\\0' '\\0' | fold -b -w 1000")
+    assert len(done.stdout) > 4_000_000
+    *lines, last = captured("nul")
+    assert sum(len(line["event"]) for line in lines) * len(json.dumps("\0")[1:-1]) < 1_100_000
+    assert last["event"].endswith("bytes of the job's output are not captured")
 
 
 def test_a_file_that_a_job_writes_to_is_captured_too(tmp_path):

@@ -22,9 +22,9 @@ ROOMS = (
     "__init__",  # the front door
     "cli",
     "airflow",
+    "datadog",  # asks cron how often a job is due
     "cron",
     "web",
-    "datadog",
     "observing",
     "sidecar",
     "sla",
@@ -55,7 +55,7 @@ ROOMS = (
 )
 # The start of a process of ours opens the door of the room that the process is for; and who asks for the run of a
 # process of a job opens that of the room that finds it.
-UPWARDS = {("sidecar/__main__.py", "airflow"), ("run.py", "inherited")}
+UPWARDS = {("sidecar/__main__.py", "airflow"), ("sidecar/__main__.py", "cron"), ("run.py", "inherited")}
 # What looks like a name of the schema and is none.
 NOT_OURS = {
     ("airflow/policy.py", "airflow.policy"): "Airflow's name of its policy hooks, for pluggy",

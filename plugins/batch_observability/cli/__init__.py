@@ -1,29 +1,14 @@
-"""The `batchobs` command: parses, calls, prints."""
+"""The `batchobs` command."""
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-from collections.abc import Sequence
-from importlib import import_module
-from typing import NoReturn
 
-from batch_observability._version import __version__
-from batch_observability.config import ConfigError
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-# A module each; only that of what is asked for is loaded, for `run` is in the way of every job.
-_COMMANDS = ("check", "crontab", "datadog", "doctor", "ledger", "run", "sla", "spool", "watch")
 _USAGE_ERROR = 2
-_NOT_READ = 1
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong, and end."""
-        self.exit(_USAGE_ERROR, f"{self.prog}: {message} ({self.prog} --help says what there is)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,21 +18,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 if all is well, 1 if the answer is no, 2 for a mistake in what was asked.
     """
-    parser = _Parser(prog="batchobs", description="Batch models made observable.")
-    parser.add_argument("--version", action="version", version=f"batchobs {__version__}")
-    commands = parser.add_subparsers(prog="batchobs", dest="command", required=True, metavar="COMMAND")
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    for name in given[:1] if given[:1] and given[0] in _COMMANDS else _COMMANDS:
-        import_module(f"{__name__}.{name}").add_parser(commands)
-    options = parser.parse_args(given)
     try:
-        code = int(options.run(options))
-        sys.stdout.flush()
-    except ConfigError as error:
+        if arguments is None and sys.argv[1:2] == ["run"]:
+            # It is in the way of every job, and most jobs have run before.
+            from batch_observability.cron.runner import run_again
+
+            run_again(sys.argv[2:])
+        from batch_observability.cli.commands import run_command
+
+        return run_command(sys.argv[1:] if arguments is None else arguments)
+    except ValueError as error:
+        from batch_observability.config import ConfigError
+
+        if not isinstance(error, ConfigError):
+            raise
         print(f"batchobs: {error}", file=sys.stderr)  # noqa: T201  (the command's voice)
         return _USAGE_ERROR
-    except BrokenPipeError:
-        # Who reads it has seen enough, as `head` has. Nothing is left for the interpreter to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _NOT_READ
-    return code

@@ -27,17 +27,22 @@ from batch_observability.cli.options import is_blank
 from batch_observability.cli.words import one_line
 from batch_observability.cron import declaring, known
 from batch_observability.cron.expected import expected as expected_of_cron
+from batch_observability.cron.left_open import close_left_open
 from batch_observability.export.deliver import Delivery, Report
+from batch_observability.export.replay import replay
 from batch_observability.export.signals import Batch
+from batch_observability.export.spool import LEDGER
 from batch_observability.export.target import Choice, choose
 from batch_observability.ledger import records as ledger
 from batch_observability.ledger.address import shown
 from batch_observability.ledger.records import Change, Promised, Recovered
+from batch_observability.sidecar.journal import run_ids
 from batch_observability.sla.promises import FROM_CLOCK
 from batch_observability.sla.watch import Expected, Watcher
 
 # DAG runs that ended before that are looked at for promises that go on only.
 _LOOK_BACK = timedelta(days=1)
+_REPLAY_S = 10.0
 _CONN = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 # What these complain of is told in our words.
 _MUTED = ("ddtrace.internal.writer", "datadog.dogstatsd", "opentelemetry.exporter")
@@ -80,18 +85,25 @@ class Lookout:
         """Whether nothing has run here and nothing is declared: then there is no ledger, and none is made."""
         state = self._settings.state_path
         declared = registry.declared(state) or known.known(state) or self._catalog.scheduled()
-        return is_blank(self._settings) and not declared
+        return is_blank(self._settings) and not declared and not any(run_ids(state))
 
     def look(self, *, rates: bool = True) -> bool:
         """Look once; return whether all could be asked that had to be. What could not is said on stderr."""
         self.delivery.unclaimed.clear()
         self.delivery.unsent.clear()
         with self.problems.heard():
+            self._close_what_is_left()
             complete = self._watcher.look(rates=rates, gauges=self._gauges).complete
         for problem in (*self.delivery.unclaimed, *self.delivery.unsent):
             self.problems.say(problem)
         # What could not be claimed was not told either.
         return complete and self._has_asked_airflow and not self.delivery.unclaimed
+
+    def _close_what_is_left(self) -> None:
+        """Tell what those who were to tell it were killed over: it counts for what is looked at."""
+        close_left_open(self._settings, self.delivery)
+        if self.delivery.spool.paths(LEDGER):
+            replay(self.delivery, _REPLAY_S)
 
     def still_due(self) -> set[str]:
         """Return the keys of all promises of what the last look found due and not done."""

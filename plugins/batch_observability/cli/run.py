@@ -24,6 +24,7 @@ def add_parser(commands: Any) -> None:
         description="Run a command and observe it. Its output, its exit status and the signals that it gets and dies "
         "of are what they would be without this. 127: not found, 126: not executable, 124: not done in time.",
         usage="batchobs run [options] -- command ...",
+        epilog=f"What the model promises: {', '.join(map(_option, (*OBJECTIVES, *TERMS)))}, each with a VALUE.",
     )
     run.add_argument("--model", default="", metavar="NAME", help="the batch model that it runs (the script's name)")
     run.add_argument("--version", default="0", help="version of the model")
@@ -45,9 +46,13 @@ def add_parser(commands: Any) -> None:
     )
     run.add_argument("--env-file", default="", metavar="FILE", help="KEY=VALUE lines for the command's environment")
     for name in (*OBJECTIVES, *TERMS):
-        run.add_argument(f"--sla-{name.replace('_', '-')}", metavar="VALUE", help=argparse.SUPPRESS)
+        run.add_argument(_option(name), metavar="VALUE", help=argparse.SUPPRESS)
     run.add_argument("words", nargs=argparse.REMAINDER, metavar="command", help="the command and its arguments")
     run.set_defaults(run=_run)
+
+
+def _option(name: str) -> str:
+    return f"--sla-{name.replace('_', '-')}"
 
 
 def _count(text: str) -> int:

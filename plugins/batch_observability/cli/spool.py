@@ -15,6 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 from batch_observability import config
+from batch_observability.cron.left_open import close_left_open
 from batch_observability.export.deliver import Delivery
 from batch_observability.export.replay import Replayed, replay
 from batch_observability.export.spool import LEDGER, Spool, Waiting
@@ -104,6 +105,7 @@ def _replay(options: argparse.Namespace) -> int:
     tracing = (config.airflow_option("traces", "otel_on") or "").lower() in ("true", "t", "1")
     choice = choose(settings, os.environ, airflow_tracing=tracing)
     delivery = Delivery(settings, choice, patience_s=0)
+    close_left_open(settings, delivery)
     done = replay(delivery)
     left = delivery.spool.status()
     if options.json:

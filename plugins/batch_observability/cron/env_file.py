@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
-from batch_observability.config import ConfigError
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from batch_observability.config import ConfigError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _QUOTED = re.compile(r"""'([^']*)'|"((?:[^"\\]|\\.)*)\"""", re.DOTALL)
@@ -31,9 +32,10 @@ def read_env_file(path: str) -> dict[str, str]:
         ConfigError: naming the file, the line and the remedy. It repeats no value: that may be a password.
     """
     try:
-        text = Path(path).read_bytes()
+        with open(path, "rb") as file:  # noqa: PTH123
+            text = file.read()
     except OSError as error:
-        raise ConfigError(f"--env-file {path}: {error.strerror}; name a file that can be read") from None
+        raise _mistake(f"--env-file {path}: {error.strerror}; name a file that can be read") from None
     variables = {}
     for number, line in enumerate(os.fsdecode(text).split("\n"), 1):
         content = line.strip()
@@ -42,9 +44,16 @@ def read_env_file(path: str) -> dict[str, str]:
         try:
             name, value = _variable(content)
         except ValueError as error:
-            raise ConfigError(f"--env-file {path}, line {number}: {error}") from None
+            raise _mistake(f"--env-file {path}, line {number}: {error}") from None
         variables[name] = value
     return variables
+
+
+def _mistake(text: str) -> ConfigError:
+    # To load it takes longer than to read the file.
+    from batch_observability.config import ConfigError
+
+    return ConfigError(text)
 
 
 def _variable(line: str) -> tuple[str, str]:

@@ -5,12 +5,15 @@ Signals between a job and whoever started it: what this process gets is passed o
 from __future__ import annotations
 
 import os
-import signal
+import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from resource import RLIMIT_CORE, setrlimit
-from typing import NamedTuple, NoReturn
+
+from batch_observability.cron.bare import signal, suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
 
 # include/uapi/asm-generic/siginfo.h: from the terminal, whose whole group has it.
 _SI_KERNEL = 0x80
@@ -30,11 +33,14 @@ def unblock(before: frozenset[int]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class Ended(NamedTuple):
-    """How a command ended: its wait status, and the signals that it was asked to end by."""
+class Ended:
+    """How a command ended: its wait status, the signals that it was asked to end by, and what it took."""
 
-    status: int
-    asked: frozenset[int]
+    def __init__(self, status: int, asked: set[int], cpu_s: float, memory_peak: int) -> None:
+        self.status = status
+        self.asked = asked
+        self.cpu_s = cpu_s
+        self.memory_peak = memory_peak
 
 
 class Watch:
@@ -51,6 +57,7 @@ class Watch:
         self._shares_terminal = shares_terminal
         self._asked: set[int] = set()
         self._status: int | None = None
+        self._cpu_s, self._memory_peak = 0.0, 0
         self._cut = False
 
     def wait(self, until: float | None = None, also: Callable[[], bool] = lambda: True) -> Ended | None:
@@ -75,7 +82,13 @@ class Watch:
             if self._cut:
                 break
         assert self._status is not None
-        return Ended(self._status, frozenset(self._asked))
+        return Ended(self._status, self._asked, self._cpu_s, self._memory_peak)
+
+    def wait_for_ever(self, also: Callable[[], bool]) -> Ended:
+        """Wait for the end of the command, however long it takes."""
+        ended = self.wait(also=also)
+        assert ended is not None
+        return ended
 
     def _pass_on(self, info: signal.struct_siginfo) -> None:
         number = info.si_signo
@@ -102,11 +115,14 @@ class Watch:
     def _look(self) -> bool:
         """Whether the command has ended; if it was stopped in a terminal, so is this process."""
         while self._status is None:
-            pid, status = os.waitpid(self._pid, os.WNOHANG | os.WUNTRACED)
+            pid, status, usage = os.wait4(self._pid, os.WNOHANG | os.WUNTRACED)
             if not pid:
                 return False
             if not os.WIFSTOPPED(status):
                 self._status = status
+                self._cpu_s = usage.ru_utime + usage.ru_stime
+                # That of this process too: it survives vfork(2) and exec.
+                self._memory_peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
             elif self._shares_terminal:
                 os.kill(os.getpid(), signal.SIGSTOP)
         return True
@@ -117,6 +133,8 @@ def leave_as(status: int) -> NoReturn:
     if not os.WIFSIGNALED(status):
         os._exit(os.WEXITSTATUS(status))
     number = os.WTERMSIG(status)
+    from resource import RLIMIT_CORE, setrlimit
+
     # The core is the command's.
     with suppress(OSError, ValueError):
         setrlimit(RLIMIT_CORE, (0, 0))

@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, NoReturn
 
-from batch_observability.cron.streams import Streams
+from batch_observability.cron.bare import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import NoReturn
+
+    from batch_observability.cron.streams import Streams
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 # What Python has made of them at its start; what they were is not known.
@@ -26,22 +30,30 @@ class NotStartedError(Exception):
         super().__init__(f"{command}: {error.strerror}")
 
 
-class Launch(NamedTuple):
+class Launch:
     """
     How to start it.
 
-    Attributes:
+    Args:
         words, environment: of the command.
         streams: what stands in for its standard streams.
         blocked: signals that it is to have blocked.
         leads: `group` or `session` if it is to be the first of a new one, else "".
     """
 
-    words: Sequence[str]
-    environment: Mapping[str, str]
-    streams: Streams
-    blocked: frozenset[int]
-    leads: str
+    def __init__(
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        streams: Streams,
+        blocked: frozenset[int],
+        leads: str,
+    ) -> None:
+        self.words = words
+        self.environment = environment
+        self.streams = streams
+        self.blocked = blocked
+        self.leads = leads
 
 
 def leads_what() -> str:

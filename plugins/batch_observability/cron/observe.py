@@ -17,8 +17,8 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TypeVar
 
-from batch_observability.cron.job import Job
-from batch_observability.cron.telling import Due, Trace, context_of, ends_with_us, settings_of
+from batch_observability.cron.attempt import context_of, ends_with_us, settings_of
+from batch_observability.cron.telling import Trace
 from batch_observability.guard import guarded, report
 from batch_observability.model import BatchModel
 from batch_observability.objective import ModelError
@@ -185,7 +185,7 @@ def _outcome(error: BaseException | None) -> Outcome:
 def _begin(model: BatchModel) -> Observed | None:
     try:
         settings = settings_of()
-        context = context_of(Job(words=(), model=model), Trace(), 1, Due(model.as_text()))
+        context = context_of(model, Trace())
         observed = Observed(context, settings, ends_with_process=ends_with_us(settings))
         logs_follow()
     except Exception as error:

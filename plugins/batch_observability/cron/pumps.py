@@ -7,22 +7,23 @@ process in the background does, a forked child goes on until the last of them ha
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
-import signal
-import struct
-import termios
-import threading
-from collections.abc import Callable
-from contextlib import suppress
-from itertools import pairwise
+import sys
+from _thread import allocate_lock, start_new_thread
 
-from batch_observability.cron.streams import STDERR, Pipe, let_go
+from batch_observability.cron.bare import signal
+from batch_observability.cron.streams import STDERR, let_go
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batch_observability.cron.streams import Pipe
 
 _CHUNK = 1 << 20
+_LOOKS_EACH_S = 60.0
 _GONE = select.POLLERR | select.POLLNVAL
-Listener = Callable[[memoryview], object]
 
 
 class Pump:
@@ -35,19 +36,21 @@ class Pump:
         last: no other command will write to where it goes.
     """
 
-    def __init__(self, pipe: Pipe, listen: Listener, *, last: bool) -> None:
+    def __init__(self, pipe: Pipe, listen: Callable[[memoryview], object], *, last: bool) -> None:
         self._pipe = pipe
         self._listen = listen
         self._last = last
         self._hushed, self._hush = os.pipe()
-        self._buffer = memoryview(bytearray(_CHUNK))
+        self._buffer: memoryview | None = None
         self._ended = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        # Held until it has stopped; `threading` takes long to load.
+        self._running = allocate_lock()
 
     def start(self) -> None:
         """Begin; the command has its end of the pipe by now."""
         os.close(self._pipe.writes)
-        self._thread.start()
+        self._running.acquire()
+        start_new_thread(self._run_to_end, ())
 
     def hush(self) -> None:
         """Let it pass on what was written until now, and stop."""
@@ -55,8 +58,10 @@ class Pump:
 
     def is_done(self, patience_s: float) -> bool:
         """Whether it has stopped; waited for so long at most."""
-        self._thread.join(patience_s)
-        return not self._thread.is_alive()
+        if not self._running.acquire(timeout=patience_s):
+            return False
+        self._running.release()
+        return True
 
     @property
     def open(self) -> bool:
@@ -64,11 +69,18 @@ class Pump:
         return not self._ended
 
     def go_on(self) -> None:
-        """Pass on what still comes until nobody can write any more, in this thread."""
+        """Pass on what still comes until nobody can write any more."""
         # Nobody hushes it: this end is never closed.
         self._hushed, self._hush = os.pipe()
         self._listen = _deaf
-        self._pass_on()
+        self._running.acquire()
+        start_new_thread(self._run_to_end, ())
+
+    def _run_to_end(self) -> None:
+        try:
+            self._run()
+        finally:
+            self._running.release()
 
     def _run(self) -> None:
         left = self._pass_on()
@@ -93,6 +105,8 @@ class Pump:
             if events.get(outlet, 0) & _GONE:
                 # Now, not with the next piece: the command is to be told by its next write.
                 self._ended = True
+            elif events.get(reads, 0) == select.POLLHUP:
+                self._ended = True
             elif self._hushed in events:
                 return _unread(reads)
             elif reads in events:
@@ -101,8 +115,10 @@ class Pump:
 
     def _pass_piece(self, most: int) -> int:
         """Pass on what is there, up to so many bytes; return how many."""
-        size = os.readv(self._pipe.reads, [self._buffer[:most]])
-        piece = self._buffer[:size]
+        # Most jobs write nothing.
+        buffer = self._buffer = self._buffer or memoryview(bytearray(_CHUNK))
+        size = os.readv(self._pipe.reads, [buffer[:most]])
+        piece = buffer[:size]
         if not size:
             self._ended = True
             return 0
@@ -126,23 +142,27 @@ def leave_behind(pumps: list[Pump]) -> None:
     if not pumps or os.fork():
         return
     for number in signal.valid_signals():
-        with suppress(OSError, ValueError):
+        try:
             signal.signal(number, signal.SIG_DFL)
+        except (OSError, ValueError):
+            # Not for SIGKILL.
+            continue
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _keep_only({pump._pipe.reads for pump in pumps})  # noqa: SLF001  (one thing in two)
-    threads = [threading.Thread(target=pump.go_on) for pump in pumps]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for pump in pumps:
+        pump.go_on()
+    while not all(pump.is_done(_LOOKS_EACH_S) for pump in pumps):
+        pass
     os._exit(0)
 
 
 def _keep_only(kept: set[int]) -> None:
     """Close all but the standard streams and these."""
-    for below, above in pairwise(sorted({STDERR, *kept, os.sysconf("SC_OPEN_MAX")})):
+    below = STDERR
+    for above in (*sorted(kept), os.sysconf("SC_OPEN_MAX")):
         os.closerange(below + 1, above)
+        below = above
 
 
 def _is_closed(reads: int) -> bool:
@@ -157,4 +177,7 @@ def _deaf(_piece: memoryview) -> None:
 
 
 def _unread(descriptor: int) -> int:
-    return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0"))[0])
+    import fcntl
+    import termios
+
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)

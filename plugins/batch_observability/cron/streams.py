@@ -12,37 +12,50 @@ import fcntl
 import os
 import select
 import stat
-from contextlib import suppress
-from pathlib import Path
-from typing import NamedTuple
+
+from batch_observability.cron.bare import suppress
 
 STDIN, STDOUT, STDERR = 0, 1, 2
-NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 _PIPE_BYTES = 1 << 20
 
 
-class Pipe(NamedTuple):
+class Pipe:
     """A pipe in the place of one stream, or of two that are the same: `outlet` is where it goes to."""
 
-    reads: int
-    writes: int
-    outlet: int
-    stands_for: tuple[int, ...]
+    def __init__(self, reads: int, writes: int, outlet: int, stands_for: tuple[int, ...]) -> None:
+        self.reads = reads
+        self.writes = writes
+        self.outlet = outlet
+        self.stands_for = stands_for
+        self.inode = os.fstat(writes).st_ino
 
 
-class Followed(NamedTuple):
+class Followed:
     """A file that a stream goes to, open for reading, and where the command begins in it."""
 
-    descriptor: int
-    stream: int
-    begins: int
+    def __init__(self, descriptor: int, stream: int, begins: int) -> None:
+        self.descriptor = descriptor
+        self.stream = stream
+        self.begins = begins
+
+    def size(self) -> int:
+        """Return how long the file is now."""
+        return os.fstat(self.descriptor).st_size
+
+    def tail(self, most: int) -> bytes:
+        """Return what the command wrote last, so many bytes at most."""
+        size = self.size()
+        # Somebody may have cut it, as log rotation does.
+        begins = max(self.begins if self.begins <= size else 0, size - most)
+        return os.pread(self.descriptor, size - begins, begins)
 
 
-class Streams(NamedTuple):
+class Streams:
     """What stands in for the standard streams of one command, and which files they go to."""
 
-    pipes: tuple[Pipe, ...]
-    followed: tuple[Followed, ...]
+    def __init__(self, pipes: list[Pipe], followed: list[Followed]) -> None:
+        self.pipes = pipes
+        self.followed = followed
 
 
 def hold_places() -> None:
@@ -62,13 +75,21 @@ def let_go(descriptor: int) -> None:
     os.close(nothing)
 
 
-def let_go_of_inherited() -> None:
-    """Close what was inherited for the command's sake: all that is not ours."""
-    with suppress(OSError):
-        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  (names are all that is needed)
-            with suppress(OSError):
-                if int(name) > STDERR and os.get_inheritable(int(name)):
-                    os.close(int(name))
+def inherited() -> list[int]:
+    """Return what was inherited for the command's sake, beside its standard streams: all that is not ours."""
+    found = []
+    try:
+        names = os.listdir("/proc/self/fd")  # noqa: PTH208  (names are all that is needed)
+    except OSError:
+        return []
+    for name in names:
+        try:
+            if int(name) > STDERR and os.get_inheritable(int(name)):
+                found.append(int(name))
+        except OSError:
+            # That of the listing itself.
+            continue
+    return found
 
 
 def arrange() -> Streams:
@@ -76,14 +97,15 @@ def arrange() -> Streams:
     out, err = _kind(STDOUT), _kind(STDERR)
     same = out == err and out != "" and _same(STDOUT, STDERR)
     both, one, other = (STDOUT, STDERR), (STDOUT,), (STDERR,)
-    pipes, followed = [], []
+    pipes: list[Pipe] = []
+    followed: list[Followed] = []
     for stands_for in (both,) if same else (one, other):
         stream, kind = stands_for[0], (err if stands_for is other else out)
         if kind == "pipe":
             pipes.append(_pipe(stream, stands_for))
         elif kind == "file" and (file := _follow(stream)):
             followed.append(file)
-    return Streams(tuple(pipes), tuple(followed))
+    return Streams(pipes, followed)
 
 
 def _kind(descriptor: int) -> str:
@@ -117,7 +139,7 @@ def _pipe(outlet: int, stands_for: tuple[int, ...]) -> Pipe:
 def _follow(stream: int) -> Followed | None:
     try:
         path = f"/proc/self/fd/{stream}"
-        descriptor = os.open(path if Path(path).exists() else f"/dev/fd/{stream}", os.O_RDONLY | os.O_NOCTTY)
+        descriptor = os.open(path if os.path.exists(path) else f"/dev/fd/{stream}", os.O_RDONLY | os.O_NOCTTY)  # noqa: PTH110
         if not os.path.samestat(os.fstat(descriptor), os.fstat(stream)):
             os.close(descriptor)
             return None

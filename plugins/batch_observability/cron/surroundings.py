@@ -4,21 +4,17 @@ The environment of a job: what this process was given, and the variables by whic
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
-from urllib.parse import quote
 
-from batch_observability import schema
-from batch_observability.context import CHANNEL_VARIABLE, RUN_VARIABLE, RunContext
-from batch_observability.ids import format_traceparent, parse_traceparent
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-_TRACEPARENT, _TRACESTATE, _RESOURCE = "TRACEPARENT", "TRACESTATE", "OTEL_RESOURCE_ATTRIBUTES"
+TRACEPARENT, TRACESTATE, RESOURCE = "TRACEPARENT", "TRACESTATE", "OTEL_RESOURCE_ATTRIBUTES"
+# As in `context`, which takes long to load.
+CHANNEL_VARIABLE, RUN_VARIABLE = "BATCHOBS_CHANNEL", "BATCHOBS_RUN"
 _LOCALE = "LC_CTYPE"
-# What OpenTelemetry calls them.
-_SERVICE, _VERSION, _ENVIRONMENT = "service.name", "service.version", "deployment.environment.name"
+_CHUNK = 1 << 16
 
 
 def given() -> dict[str, str]:
@@ -26,7 +22,7 @@ def given() -> dict[str, str]:
     environment = dict(os.environ)
     if _LOCALE in environment:
         try:
-            block = Path("/proc/self/environ").read_bytes().split(b"\0")
+            block = _whole("/proc/self/environ").split(b"\0")
         except OSError:
             return environment
         was = next((os.fsdecode(entry.partition(b"=")[2]) for entry in block if entry.startswith(b"LC_CTYPE=")), None)
@@ -37,30 +33,33 @@ def given() -> dict[str, str]:
     return environment
 
 
-def of_job(base: Mapping[str, str], context: RunContext, channel: Path | None) -> dict[str, str]:
-    """Return the environment of a job that runs as this run; `channel` is where its frames are taken."""
+def of_job(
+    base: Mapping[str, str], *, place: str, has_parent: bool, attributes: str, context: str, channel: str
+) -> dict[str, str]:
+    """
+    Return the environment of a job that runs as a run.
+
+    Args:
+        base: what it is to have besides.
+        place: of the run in its trace, as a traceparent.
+        has_parent: the traceparent in the environment of this process is one.
+        attributes: OpenTelemetry's resource attributes.
+        context: of the run, as JSON.
+        channel: path of the socket where its frames are taken, "" for none.
+    """
     environment = dict(base)
     # The state belongs to its parent; without one it means nothing (https://www.w3.org/TR/trace-context/).
-    if parse_traceparent(environment.get(_TRACEPARENT)) is None:
-        environment.pop(_TRACESTATE, None)
-    environment[_TRACEPARENT] = format_traceparent(context.trace_id, context.span_id)
-    environment[_RESOURCE] = _merged(environment.get(_RESOURCE, ""), context)
-    environment[RUN_VARIABLE] = json.dumps(asdict(context), separators=(",", ":"))
+    if not has_parent:
+        environment.pop(TRACESTATE, None)
+    environment[TRACEPARENT] = place
+    environment[RESOURCE] = attributes
+    environment[RUN_VARIABLE] = context
     environment.pop(CHANNEL_VARIABLE, None)
-    if channel is not None:
-        environment[CHANNEL_VARIABLE] = os.fspath(channel)
+    if channel:
+        environment[CHANNEL_VARIABLE] = channel
     return environment
 
 
-def _merged(there: str, context: RunContext) -> str:
-    """Return resource attributes with the run's; those that are there already stay."""
-    ours = {
-        _SERVICE: context.model["service"],
-        _VERSION: context.model["version"],
-        _ENVIRONMENT: context.env,
-        schema.MODEL_NAME: context.model["name"],
-        schema.RUN_ID: context.run_id,
-    }
-    names = {part.partition("=")[0].strip() for part in there.split(",")}
-    pairs = [f"{name}={quote(value, safe='')}" for name, value in ours.items() if value and name not in names]
-    return ",".join([*([there.rstrip(", ")] if there.strip(", ") else []), *pairs])
+def _whole(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123  (pathlib takes long to load)
+        return b"".join(iter(lambda: file.read(_CHUNK), b""))

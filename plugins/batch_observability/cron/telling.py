@@ -1,167 +1,50 @@
 """
-One attempt of a job, told to its observer: begun when the command runs, ended when it is known how it ended.
+One attempt of a job, told to its observer: what it is, that its command runs, and how it ended.
 
-Nothing here may keep a job from running: what fails is passed over, and the job runs on.
+The observer is a process beside the command that does all that takes long. What it must know is written to a pipe,
+whose end says that this process is gone; and to disk, where the next reader finds it if the observer is killed.
+Nothing here may keep a job from running: what fails is passed over.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batch_observability import config, schema
-from batch_observability.context import RunContext
-from batch_observability.cron.capture import Capture, Piece
-from batch_observability.cron.job import Job
-from batch_observability.cron.verdict import Verdict
-from batch_observability.guard import guarded
-from batch_observability.ids import TraceParent, parse_traceparent
+from batch_observability.cron.bare import suppress
+from batch_observability.cron.beside import Beside
+from batch_observability.private import private_folder, private_in_tmp
+from batch_observability.usage import birth, host_name
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from batch_observability.cron.gateway import Gateway
-    from batch_observability.sidecar.spawn import Observer
+    from collections.abc import Iterable
 
-SOURCE = "cron"
-_DRAIN_S = 0.5
-_MEGABYTE = 1_000_000
-# A busy host starts what is due a little late.
-_STARTS_WITHIN_S = 600
+    from batch_observability.cron.forwarding import Ended
+    from batch_observability.cron.ready import Ready
+    from batch_observability.cron.streams import Streams
 
-
-def settings_of(environ: os._Environ[str] = os.environ) -> config.Settings:
-    """Return the settings of this host; a mistake in one is not the job's: it has its default then."""
-    section = None
-    if any(name.startswith(f"AIRFLOW__{config.SECTION.upper()}__") for name in environ) or _in_airflow_cfg():
-        section = _airflow_option
-    settings = config.load(section=section, on_error=lambda _error: None)
-    try:
-        # Looked up once: a user without a home, as in some containers, has none.
-        folder = settings.state_path
-    except RuntimeError:
-        folder = Path(f"/tmp/batchobs-{os.geteuid()}/state")  # noqa: S108  (private folders are made in it)
-    return replace(settings, state_dir=str(folder))
-
-
-def _in_airflow_cfg() -> bool:
-    """Whether airflow.cfg has a section of ours: reading it for each setting takes long."""
-    home = os.environ.get("AIRFLOW_HOME") or "~/airflow"
-    path = os.environ.get("AIRFLOW_CONFIG") or f"{home}/airflow.cfg"
-    try:
-        return f"[{config.SECTION}]".encode() in Path(os.path.expandvars(path)).expanduser().read_bytes()
-    except (OSError, RuntimeError):
-        return False
-
-
-def _airflow_option(key: str) -> str | None:
-    try:
-        return config.airflow_option(config.SECTION, key)
-    except config.ConfigError:
-        return None
+# As in `sidecar.journal`, which takes long to load.
+ENDED, OUTPUT = ".end", ".out"
+RUNS, _CHANNELS = "runs", "channels"
+# The system takes 107 bytes, macOS 103.
+_MAX_PATH = 100
+_WAITING = 64
+_PARENT_VARIABLE = "TRACEPARENT"
 
 
 class Trace:
     """The trace that all attempts of a job are in: the one that this process was started in, or a new one."""
 
     def __init__(self) -> None:
-        inbound = parse_traceparent(os.environ.get("TRACEPARENT"))
-        self.parent: TraceParent | None = inbound
-        self.trace_id = inbound.trace_id if inbound else int.from_bytes(os.urandom(16)) or 1
+        self.trace_id = int.from_bytes(os.urandom(16), "big") or 1
+        self.parent_id: int | None = None
         self.before: int | None = None
+        if given := os.environ.get(_PARENT_VARIABLE):
+            from batch_observability.ids import parse_traceparent
 
-
-class Due(NamedTuple):
-    """When the job was due, and its model with what it promises then."""
-
-    model: dict[str, Any]
-    due_ns: int | None = None
-    slot: str = ""
-    since_ns: int | None = None
-
-
-def due_of(job: Job, state: Path) -> Due:
-    """
-    Return when a job that begins now was due; that it is due is written down, for who looks for missed ones.
-
-    Raises:
-        ConfigError: if the schedule or its time zone cannot be read.
-    """
-    model = job.model.as_text()
-    if not job.schedule:
-        return Due(model)
-    from datetime import UTC, datetime
-
-    from batch_observability.cron.known import BY_RUN, note
-    from batch_observability.cron.schedule import ScheduleError, parse, zone_of
-    from batch_observability.sla.promises import slot_of, unix_ns
-
-    try:
-        schedule = parse(job.schedule, zone_of(job.timezone) if job.timezone else None)
-    except ScheduleError as error:
-        raise config.ConfigError(f"--schedule: {error}") from None
-    now = datetime.now(UTC)
-    try:
-        known = note(state, job.name, model, job.schedule, job.timezone, by=BY_RUN)
-    except OSError:
-        known = None
-    since_ns = known.since_ns if known else None
-    model = known.model if known else model
-    latest = schedule.latest(now)
-    if latest is None or (now - latest).total_seconds() > _STARTS_WITHIN_S:
-        # Somebody has started it by hand.
-        return Due(model, since_ns=since_ns)
-    due_ns = unix_ns(latest)
-    return Due(model, due_ns, slot_of("scheduled", due_ns, ""), since_ns)
-
-
-def context_of(job: Job, trace: Trace, number: int, due: Due) -> RunContext:
-    """Return the context of an attempt that begins now."""
-    parent = trace.parent.span_id if trace.parent else None
-    began_ns = time.time_ns()
-    context = RunContext(
-        run_id=_uuid(),
-        source=SOURCE,
-        resource=job.name,
-        model=due.model,
-        tags={schema.TAG_JOB: job.name},
-        trace_id=trace.trace_id,
-        span_id=int.from_bytes(os.urandom(8)) or 1,
-        parent_id=parent,
-        orphan_parent_id=parent,
-        linked_spans=((trace.trace_id, trace.before),) if trace.before else (),
-        attributes={schema.TRY_NUMBER: number},
-        start_ns=began_ns,
-        due_ns=due.due_ns,
-        slot=due.slot,
-        declared_ns=due.since_ns,
-        retries_left=number <= job.retries,
-        env=config.environment(),
-    )
-    trace.before = context.span_id
-    return context
-
-
-def _uuid() -> str:
-    """Return a random UUID (RFC 9562, version 4), as `uuid.uuid4` does, whose import takes long."""
-    number = bytearray(os.urandom(16))
-    number[6], number[8] = number[6] & 0x0F | 0x40, number[8] & 0x3F | 0x80
-    text = number.hex()
-    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
-
-
-def _error(verdict: Verdict, tail: str) -> dict[str, str]:
-    from batch_observability.redact import redact_text
-
-    return {"type": verdict.kind, "message": redact_text(verdict.message), "stack": redact_text(tail)}
-
-
-def ends_with_us(settings: config.Settings) -> bool:
-    """Whether the container, and the observer in it, ends with this process, or is to be taken to do so."""
-    in_container = os.getpid() == 1 or "KUBERNETES_SERVICE_HOST" in os.environ
-    return settings.wait_at_end == "always" or (settings.wait_at_end == "auto" and in_container)
+            if inbound := parse_traceparent(given):
+                self.trace_id, self.parent_id = inbound.trace_id, inbound.span_id
 
 
 class Telling:
@@ -169,81 +52,185 @@ class Telling:
     Tells of one attempt.
 
     Args:
-        context: the attempt.
-        settings: of this host.
+        job: what is run.
+        trace: that it is in.
+        number: of the attempt, from 1.
+        waits: this process must not leave before all is told: what observes it ends with it.
     """
 
-    def __init__(self, context: RunContext, settings: config.Settings) -> None:
-        self.context = context
-        self._settings = settings
-        self._observer: Observer | None = None
-        self._gateway: Gateway | None = None
-        self.channel_path: Path | None = None
+    def __init__(self, job: Ready, trace: Trace, number: int, *, waits: bool) -> None:
+        self._job = job
+        self._trace_id = trace.trace_id
+        self._span_id = int.from_bytes(os.urandom(8), "big") or 1
+        self.run_id = uuid()
+        self._start_ns = time.time_ns()
+        self.context = self._context(trace, number)
+        trace.before = self._span_id
+        self._waits = waits
+        self._observer: Beside | None = None
+        self._command: tuple[int, str] | None = None
+        self.channel = ""
 
-    @guarded(None)
-    def listen(self) -> None:
-        """Be there for the job's processes, before there are any."""
-        from batch_observability.cron.gateway import Gateway, socket_path
-
-        try:
-            self._gateway = Gateway(socket_path(self._settings.state_path, self.context.run_id))
-        except OSError:
-            return
-        self.channel_path = self._gateway.path
-
-    @guarded(None)
-    def begin(self) -> None:
-        """Begin to be observed."""
-        from batch_observability.cron.gateway import sweep
-        from batch_observability.sidecar.spawn import start_observer
-
-        observer = start_observer(self.context, self._settings.as_frame())
-        self._observer = observer
-        if self._gateway is not None:
-            self._gateway.serve(observer.channel)
-            sweep(self._gateway.path.parent)
+    def _context(self, trace: Trace, number: int) -> str:
+        """Return what is known of the run, as JSON: what is known of the job, and what is this attempt's."""
+        job, parent = self._job, "null" if trace.parent_id is None else trace.parent_id
+        linked = f"[[{trace.trace_id},{trace.before}]]" if trace.before else "[]"
+        return (
+            f'{{{job["context"]},"run_id":"{self.run_id}","trace_id":{trace.trace_id},"span_id":{self._span_id},'
+            f'"parent_id":{parent},"orphan_parent_id":{parent},"linked_spans":{linked},'
+            f'"attributes":{{{job["try_number"]}:{number}}},"start_ns":{self._start_ns},'
+            f'"retries_left":{_boolean(number <= job.retries)}}}'
+        )
 
     @property
-    def ships(self) -> bool:
-        """Whether its output is told to the observer, line by line."""
-        return self._observer is not None and self._settings.ship_logs
+    def place(self) -> str:
+        """Place of the run in its trace, as a traceparent."""
+        return f"00-{self._trace_id:032x}-{self._span_id:016x}-01"
 
-    def capture(self) -> Capture:
-        """Return what takes the output of the command."""
+    @property
+    def attributes(self) -> str:
+        """OpenTelemetry's resource attributes of the job's processes."""
+        given, name = self._job["attributes"], self._job["run_attribute"]
+        return ",".join(part for part in (given, f"{name}={self.run_id}" if name else "") if part)
 
-        def make() -> tuple[Callable[[Piece], object], Callable[[int], object]]:
-            from batch_observability.cron.job_log import JobLog
+    def path(self, suffix: str) -> str:
+        """Return where something of this run is kept."""
+        return f"{self._job.state}/{RUNS}/{self.run_id}{suffix}"
 
-            channel = self._observer.channel if self._observer and self.ships else None
-            log = JobLog(self.context, self._settings, channel)
-            return log.take, log.end
+    def begin(self, streams: Streams | None = None) -> None:
+        """Start the observer, and be there for the command's processes, before there are any."""
+        with suppress(OSError):
+            private_folder(f"{self._job.state}/{RUNS}")
+        listener = self._listen()
+        try:
+            self._observe(listener, streams)
+        finally:
+            if listener is not None:
+                os.close(listener)
+        self._write(".json", self._journal().encode("utf-8", "surrogateescape"))
 
-        return Capture(self._settings.capture_max_mb * _MEGABYTE, make)
+    def runs(self, pid: int) -> None:
+        """Tell that the command runs."""
+        self._command = (pid, birth(pid))
+        if self._observer is not None:
+            self._observer.tell(f'{{"command":{_process(pid)}}}\n')
 
-    @guarded(None)
-    def end(self, verdict: Verdict, *, tail: str = "", event: str = "") -> None:
-        """End, as it was judged; `tail` is what the command wrote last."""
-        from batch_observability.usage import process_usage
-
-        if self._gateway is not None:
-            self._gateway.close()
-        observer = self._observer
-        if observer is None:
-            return
-        if event:
-            observer.channel.send({"t": "event", "ts": time.time_ns(), "text": event, "stage": 0})
-        wait = not observer.separate or ends_with_us(self._settings)
-        observer.channel.send(
-            {
-                "t": "end",
-                "ts": time.time_ns(),
-                "outcome": verdict.outcome.value,
-                "error": _error(verdict, tail) if verdict.kind else None,
-                "wait": wait,
-                "usage": process_usage(),
-                "dropped": observer.channel.dropped,
-            }
+    def ended(
+        self, how: Ended, *, timed_out: str, retries: bool, missed: int, sizes: Iterable[int], tail: bytes
+    ) -> None:
+        """Tell how the command ended, and what it wrote last; then this is over."""
+        facts = (
+            f'{{"end_ns":{time.time_ns()},"status":{how.status},"asked":{sorted(how.asked)},"timed_out":"{timed_out}",'
+            f'"retries":{_boolean(retries)},"cpu_s":{how.cpu_s},"memory_peak":{how.memory_peak},"missed":{missed},'
+            f'"sizes":{list(sizes)}}}\n'
         )
-        observer.channel.drain(_DRAIN_S)
-        if wait:
-            observer.channel.wait_acknowledged(self._settings.wait_timeout)
+        self._end(facts.encode() + tail)
+
+    def ended_otherwise(self, outcome: str, *, kind: str = "", message: str = "", event: str = "") -> None:
+        """Tell that there was no command, and why; then this is over."""
+        import json
+
+        facts = {"end_ns": time.time_ns(), "outcome": outcome, "kind": kind, "message": message, "event": event}
+        self._end(json.dumps(facts).encode() + b"\n")
+
+    def _end(self, facts: bytes) -> None:
+        # The file is for who comes when the observer is killed, before or after it has read this.
+        self._write(ENDED, facts)
+        if self._observer is None or not self._observer.is_there:
+            if self._observer is not None:
+                self._observer.leave()
+            self._observe(None, None)
+        if self._observer is not None:
+            self._observer.tell(facts)
+            self._observer.leave(float(self._job["wait_timeout"]) if self._waits else None)
+
+    # --- The observer ------------------------------------------------------------------------------------------------
+
+    def _observe(self, listener: int | None, streams: Streams | None) -> None:
+        """Start the observer; what goes wrong is left to the next reader of the journal."""
+        pipes, followed = (streams.pipes, streams.followed) if streams else ([], [])
+        shared = [] if listener is None else [listener]
+        self._observer = observer = Beside([*shared, *(one.descriptor for one in followed)])
+        inodes = ",".join(f'"{stream}":{pipe.inode}' for pipe in pipes for stream in pipe.stands_for)
+        files = ",".join(f"[{one.descriptor},{one.stream},{one.begins}]" for one in followed)
+        observer.tell(
+            f'{{"context":{self.context},{self._job["observer"]},"parent":{_process(os.getpid())},'
+            f'"waits":{_boolean(self._waits)},"answers":{observer.answers},"channel":"{_plain(self.channel)}",'
+            f'"listener":{"null" if listener is None else listener},"followed":[{files}],"pipes":{{{inodes}}}}}\n'
+        )
+        if self._command is not None:
+            observer.tell(f'{{"command":[{self._command[0]},"{self._command[1]}"]}}\n')
+
+    # --- On disk ----------------------------------------------------------------------------------------------------
+
+    def _journal(self) -> str:
+        """Return what is known when the run begins, in the form that `sidecar.journal` has."""
+        observer = f",{_process(self._observer.pid)}" if self._observer and self._observer.pid else ""
+        return (
+            f'{{"observation":{{"context":{self.context},"max_stages":{self._job["max_stages"]},'
+            f'"phase_began_ns":{self._start_ns}}},"pid":{os.getpid()},"birth":"{birth(os.getpid())}",'
+            f'"host":"{_plain(host_name())}","start_told":false,"paused":false,'
+            f'"tellers":[{_process(os.getpid())}{observer}]}}'
+        )
+
+    def _write(self, suffix: str, data: bytes) -> None:
+        with suppress(OSError):  # a full disk, or one that cannot be written; the observer has it
+            # What is there already, the observer has written, which knows more.
+            descriptor = os.open(self.path(suffix), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(descriptor, data)
+            finally:
+                os.close(descriptor)
+
+    def _listen(self) -> int | None:
+        """Open the socket where the job's processes bring their frames, for the observer; None if there can be none."""
+        from _socket import AF_UNIX, SOCK_STREAM, socket
+
+        try:
+            path = self._socket_path()
+            listener = socket(AF_UNIX, SOCK_STREAM)
+            try:
+                listener.bind(path)
+                os.chmod(path, 0o600)  # noqa: PTH101
+                listener.listen(_WAITING)
+            except OSError:
+                listener.close()
+                raise
+        except OSError:
+            return None
+        self.channel = path
+        return listener.detach()
+
+    def _socket_path(self) -> str:
+        """Return where the socket is to be: in the state folder, or where its path is too long, in /tmp."""
+        name = f"{self.run_id[:18]}.sock"
+        folder = f"{self._job.state}/{_CHANNELS}"
+        if len(os.fsencode(f"{folder}/{name}")) <= _MAX_PATH:
+            private_folder(folder)
+            return f"{folder}/{name}"
+        return f"{private_in_tmp()}/{name}"
+
+
+def uuid() -> str:
+    """Return a random UUID (RFC 9562, version 4), as `uuid.uuid4` does, whose import takes long."""
+    number = bytearray(os.urandom(16))
+    number[6], number[8] = number[6] & 0x0F | 0x40, number[8] & 0x3F | 0x80
+    text = number.hex()
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+def _process(pid: int) -> str:
+    return f'[{pid},"{birth(pid)}"]'
+
+
+def _boolean(value: object) -> str:
+    return "true" if value else "false"
+
+
+def _plain(text: str) -> str:
+    """Return text as it stands in a JSON string; `json` takes long to load."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return text
+    import json
+
+    return json.dumps(text)[1:-1]

@@ -7,8 +7,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-from typing import NamedTuple
+import time
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
+from batch_observability.cron.output import last_lines
+from batch_observability.redact import redact_text
 from batch_observability.schema import Outcome
 
 _RAISED = re.compile(r"^([A-Za-z_][\w.]*): (.+)$|^([A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit))$")
@@ -23,7 +27,66 @@ class Verdict(NamedTuple):
     message: str = ""
 
 
-def judge(status: int, asked: frozenset[int], *, timed_out: str = "", retries: bool = False, tail: str = "") -> Verdict:
+class Facts:
+    """
+    How a command ended, as `batchobs run` says it: with a wait status, or without having run.
+
+    Args:
+        said: what it says.
+        tail: what the command wrote last.
+    """
+
+    def __init__(self, said: Mapping[str, Any], tail: bytes = b"") -> None:
+        self.end_ns = int(said["end_ns"])
+        self.status: int | None = said.get("status")
+        self.asked = frozenset(said.get("asked", ()))
+        self.timed_out = str(said.get("timed_out", ""))
+        self.retries = bool(said.get("retries"))
+        self.missed = int(said.get("missed", 0))
+        self.sizes: list[int] = said.get("sizes", [])
+        self.event = str(said.get("event", ""))
+        self.usage = {"cpu_s": said.get("cpu_s", 0.0), "memory_peak": said.get("memory_peak", 0)}
+        self.tail = last_lines(tail)
+        self._said = said
+
+    @property
+    def verdict(self) -> Verdict:
+        """What they say of the run."""
+        if self.status is None:
+            return Verdict(Outcome(self._said["outcome"]), str(self._said["kind"]), str(self._said["message"]))
+        return judge(self.status, self.asked, timed_out=self.timed_out, retries=self.retries, tail=self.tail)
+
+
+def ended_by(facts: Facts) -> dict[str, Any]:
+    """Return what the last frame of a run says that ended so."""
+    verdict = facts.verdict
+    return {
+        "ts": facts.end_ns,
+        "outcome": verdict.outcome.value,
+        "error": _error(verdict, facts.tail) if verdict.kind else None,
+        "usage": facts.usage,
+        "event": facts.event,
+    }
+
+
+def ended_unseen(why: str, tail: bytes = b"", end_ns: int | None = None) -> dict[str, Any]:
+    """Return what the last frame of a run says whose end nobody has seen."""
+    verdict = Verdict(Outcome.LOST, "Lost", why)
+    return {
+        "ts": end_ns or time.time_ns(),
+        "outcome": verdict.outcome.value,
+        "error": _error(verdict, last_lines(tail)),
+        "usage": {"cpu_s": 0.0, "memory_peak": 0},
+    }
+
+
+def _error(verdict: Verdict, tail: str) -> dict[str, str]:
+    return {"type": verdict.kind, "message": redact_text(verdict.message), "stack": redact_text(tail)}
+
+
+def judge(
+    status: int, asked: Collection[int], *, timed_out: str = "", retries: bool = False, tail: str = ""
+) -> Verdict:
     """
     Judge how a command ended.
 

@@ -1,5 +1,5 @@
 """
-Start of a process of ours: `python -I __main__.py sidecar|helper|judge <socket> [<pidfd>]`.
+Start of a process of ours: `python -I __main__.py sidecar|helper|judge <socket> [<pidfd>]`, or `job <descriptors>`.
 
 Isolated, so that neither the environment nor the working directory of the task decides what is imported; the path to
 the package comes from this file.
@@ -13,10 +13,10 @@ from contextlib import suppress
 from itertools import pairwise
 
 
-def main(role: str, descriptor: int, pidfd: int | None = None) -> None:
-    """Observe the run, help the scheduler, or judge for the triggerer, at the other end of a socket."""
+def main(role: str, descriptor: int, *others: int) -> None:
+    """Observe the run, help the scheduler, or judge for the triggerer, at the other end of a socket; or watch a job."""
     # Descriptors of the observed process that are inherited by any child, as some C libraries make them.
-    kept = sorted({0, 1, 2, descriptor, *([] if pidfd is None else [pidfd])})
+    kept = sorted({0, 1, 2, descriptor, *others})
     for below, above in pairwise([*kept, os.sysconf("SC_OPEN_MAX")]):
         os.closerange(below + 1, above)
     os.chdir("/")
@@ -27,6 +27,14 @@ def main(role: str, descriptor: int, pidfd: int | None = None) -> None:
     # A service manager that ends the task may signal us too; we end by ourselves when the task has.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    if role == "job":
+        from batch_observability.cron.beside import step_back
+
+        step_back()
+        from batch_observability.cron.witness import witness
+
+        witness((descriptor, *others))
+        os._exit(0)
     sock = socket.socket(fileno=descriptor)
     if role == "helper":
         from batch_observability.airflow.helper import help_scheduler
@@ -39,7 +47,7 @@ def main(role: str, descriptor: int, pidfd: int | None = None) -> None:
     else:
         from batch_observability.sidecar.loop import observe_process
 
-        observe_process(sock, pidfd)
+        observe_process(sock, others[0] if others else None)
     # Exporters leave threads behind that would wait for their backend.
     os._exit(0)
 

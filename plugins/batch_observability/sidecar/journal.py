@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ log = logging.getLogger("batch_observability.sidecar")
 
 _FOLDER = "runs"
 _SUFFIX, _PARTIAL, _ANNOUNCED = ".json", ".part", ".next"
+# Of the command of a cron job: how it ended, and what it wrote.
+ENDED, OUTPUT = ".end", ".out"
 _POLL_S = 0.02
 # A process of ours boots within this, also on a busy host.
 _ARRIVES_WITHIN_S = 10.0
@@ -41,6 +43,7 @@ class Entry:
         pid, birth: of the observed process, on `host`.
         start_told: the count of started runs has it.
         paused: the run has no process for now.
+        tellers: pid and birth of other processes that would tell how it ends.
     """
 
     observation: dict[str, Any]
@@ -49,19 +52,24 @@ class Entry:
     host: str
     start_told: bool
     paused: bool
+    tellers: list[list[Any]] = field(default_factory=list)
 
     @property
     def process_gone(self) -> bool:
-        """Whether the run had a process on this host, and has none any more."""
+        """Whether the run had a process on this host, and there is none any more that would tell how it ends."""
         if self.paused or self.host != host_name():
             return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            pass
-        return bool(self.birth) and birth(self.pid) != self.birth
+        return _is_gone(self.pid, self.birth) and all(_is_gone(*teller) for teller in self.tellers)
+
+
+def _is_gone(pid: int, born: str) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return bool(born) and birth(pid) != born
 
 
 def begin(state: Path, context: RunContext, began_ns: int, max_stages: int) -> bool:
@@ -195,8 +203,10 @@ class Journal:
     def remove(self) -> None:
         """The run is closed."""
         if self._descriptor >= 0:
-            with suppress(OSError):
-                self.path.unlink()
+            # The journal is the last: if this process is killed here, whoever finds it goes on.
+            for path in (self.path.with_suffix(ENDED), self.path.with_suffix(OUTPUT), self.path):
+                with suppress(OSError):
+                    path.unlink()
         self.release()
 
     def release(self) -> None:
@@ -224,7 +234,7 @@ def tidy(state: Path, max_age_s: float) -> None:
             with suppress(OSError, ValueError, KeyError, TypeError):
                 if time.time() - file.stat().st_mtime <= max_age_s:
                     continue
-                if file.name.endswith((_PARTIAL, _ANNOUNCED)):
+                if file.name.endswith((_PARTIAL, _ANNOUNCED, ENDED, OUTPUT)):
                     Path(file.path).unlink()
                     continue
                 journal = Journal(state, file.name.removesuffix(_SUFFIX))

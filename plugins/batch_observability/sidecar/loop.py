@@ -50,7 +50,7 @@ _ASKED_WITHIN_S = 1.0
 _YOUNG_S, _GLANCE_S = 10.0, 0.25
 
 
-def observe_process(sock: socket.socket, pidfd: int | None) -> None:
+def observe_process(sock: socket.socket, pidfd: int | None = None) -> None:
     """Observe as a process of its own, until the run has ended and its signals are delivered."""
     # Children of ours that send the start are reaped by nobody.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -94,7 +94,8 @@ class _Observer:
         self._observation = Observation.begin(start, self._settings.max_stages)
         self._process = ObservedProcess(start["pid"], start["usage"], self._pidfd)
         self._memory = MemoryLimit(start["pid"])
-        self._birth = birth(start["pid"])
+        self._birth = start.get("birth") or birth(start["pid"])
+        self._tellers = start.get("tellers", [])
         self._journal = Journal(self._settings.state_path, self._observation.context.run_id)
         choice = choose(self._settings, os.environ, airflow_tracing=start["airflow_tracing"])
         self._delivery = Delivery(self._settings, choice)
@@ -126,7 +127,7 @@ class _Observer:
         state = observation.state()
         state["cpu_s"] += self._process.cpu_s
         state["memory_peak"] = max(observation.memory_peak, self._process.memory_peak)
-        entry = Entry(state, self._process.pid, self._birth, host_name(), self._start_told, paused)
+        entry = Entry(state, self._process.pid, self._birth, host_name(), self._start_told, paused, self._tellers)
         self._journal.keep(entry)
 
     def _watch(self) -> int:

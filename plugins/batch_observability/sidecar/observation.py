@@ -187,6 +187,9 @@ class Observation:
         ):
             setattr(self, name, getattr(earlier, name))
         start = {"start_ns": earlier.context.start_ns, "due_ns": earlier.context.due_ns}
+        if start["due_ns"] is None:
+            # It may not have been known in time.
+            del start["due_ns"]
         self.context = context_of({**asdict(self.context), **start})
         self.phase = earlier.phase
         if earlier.paused_ns is None:

@@ -82,10 +82,13 @@ class ObservedProcess:
 
     def death(self) -> Death:
         """What the process died of, as far as the system tells somebody who is not its parent."""
-        status = self._status_after_reaping()
-        if status is None:
-            status = self._status_before_reaping()
+        status = self.wait_status()
         return Death() if status is None else Death.from_wait_status(status)
+
+    def wait_status(self) -> int | None:
+        """Return the same as `waitpid` gives it, None if the system does not tell."""
+        status = self._status_after_reaping()
+        return self._status_before_reaping() if status is None else status
 
     def _status_after_reaping(self) -> int | None:
         if self.pidfd is None:
