@@ -8,14 +8,12 @@ was read is kept as JSON beside other state, for those who start with each job a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import timedelta
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from batch_observability.config import ConfigError
+from batch_observability.catalog.values import Catalog, Cataloged, CatalogError
 from batch_observability.model import BatchModel
 from batch_observability.objective import PARSERS, ModelError, parse_duration
 from batch_observability.private import private_folder, write_private
@@ -31,52 +29,6 @@ _MAX_RETRIES = 100
 # A value as it is written, or those of `sla`, each with its line.
 Written = tuple[str, int]
 Entry = dict[str, Any]
-
-
-class CatalogError(ConfigError):
-    """A catalog is written wrongly. The message is one line for the user."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cataloged:
-    """
-    A model as the catalog has it, and how its cron job runs; "" and None where nothing is said.
-
-    Attributes:
-        schedule: as in a crontab.
-        timezone: IANA name.
-        timeout, grace: how long the job may take, and how long it has to end when it is told to.
-        overlap: `allow`, `skip` or `wait`.
-        env_file: a file of variables.
-        file, lines: where it stands, and the line of each key.
-    """
-
-    model: BatchModel
-    schedule: str = ""
-    timezone: str = ""
-    timeout: timedelta | None = None
-    grace: timedelta | None = None
-    overlap: str = ""
-    retries: int | None = None
-    env_file: str = ""
-    file: str = ""
-    lines: dict[str, int] = field(default_factory=dict)
-
-    def mistake(self, key: str, what: str) -> CatalogError:
-        """Return that the value of a key is wrong, for those who know more of it than its form."""
-        return CatalogError(f"{self.file}:{self.lines.get(key, self.lines['name'])}: {what}")
-
-
-@dataclass(frozen=True)
-class Catalog:
-    """What is known of models by name; empty where there is no file."""
-
-    path: Path | None = None
-    models: Mapping[str, Cataloged] = field(default_factory=dict)
-
-    def scheduled(self) -> list[Cataloged]:
-        """Return the models whose cron jobs have a schedule."""
-        return [one for one in self.models.values() if one.schedule]
 
 
 def load(path: Path | None, cache: Path | None = None) -> Catalog:
@@ -109,7 +61,7 @@ def load(path: Path | None, cache: Path | None = None) -> Catalog:
                 "name", f"model {one.model.name!r} is in line {other.lines['name']} already: join the two"
             )
         models[one.model.name] = one
-    return Catalog(path, models)
+    return Catalog(models=models, files=(path,))
 
 
 def _cataloged(file: str, entry: Entry) -> Cataloged:
