@@ -63,7 +63,7 @@ def read(paths: Iterable[Path], cache: Path | None = None) -> tuple[Catalog, lis
         except ModelError:
             # What is right depends on the setting `strict` too.
             pass
-    record = _joined(files, mistakes)
+    record = joined(files, mistakes)
     if cache is not None:
         keep(cache, stamp, record)
     return catalog_of(record), record.mistakes
@@ -93,7 +93,7 @@ def _unreadable(path: Path, error: OSError) -> Mistake:
     return Mistake(str(path), 0, "", f"catalog {path} cannot be read: {error.strerror}; name another, or none")
 
 
-def _joined(files: Iterable[Path], mistakes: Iterable[Mistake]) -> Record:
+def joined(files: Iterable[Path], mistakes: Iterable[Mistake]) -> Record:
     """Read files, and join them to one catalog."""
     record = Record(files=[], mistakes=list(mistakes))
     found: list[tuple[str, Written]] = []
