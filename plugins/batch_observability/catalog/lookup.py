@@ -7,12 +7,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from batch_observability.catalog.keeping import Record, head_of, keep, opened, stamp_of
 from batch_observability.catalog.matching import Patterns
+from batch_observability.catalog.places import paths_of
 from batch_observability.catalog.reading import cataloged, files_of, joined
-from batch_observability.catalog.values import Cataloged
+from batch_observability.catalog.values import Cataloged, Mistake
+from batch_observability.config import Settings
+from batch_observability.guard import guarded
 from batch_observability.objective import ModelError
 
 
@@ -44,7 +47,7 @@ class Lookup:
         self._read: dict[str, Cataloged | None] = {}
         said = head["mistakes"]
         self.mistakes = len(said)
-        self.first_mistake = _shown(said[0]) if said else ""
+        self.first_mistake = str(Mistake(**said[0])) if said else ""
 
     def is_current(self) -> bool:
         """Whether its files are what they were."""
@@ -74,7 +77,8 @@ class Lookup:
             return cataloged({**one, "values": values})
 
 
-def _shown(one: dict[str, Any]) -> str:
-    from batch_observability.catalog.values import Mistake
-
-    return str(Mistake(**one))
+@guarded(cast("Cataloged | None", None))
+def named(name: str, settings: Settings) -> Cataloged | None:
+    """Return a model of this host's catalog; None if it has none of that name, or cannot be asked."""
+    paths = paths_of(settings)
+    return Lookup(paths, settings.state_path).named(name) if paths else None

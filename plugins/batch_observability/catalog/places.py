@@ -21,7 +21,7 @@ def paths_of(settings: Settings) -> list[Path]:
     """Return the files and folders of a host's catalog; none if it has none."""
     if settings.catalog:
         return configured(settings.catalog)
-    return next(([path] for path in usual() if path.is_file()), [])
+    return next(([path] for path in usual() if is_there(path)), [])
 
 
 def configured(text: str) -> list[Path]:
@@ -37,7 +37,17 @@ def usual() -> list[Path]:
 def watched(settings: Settings) -> list[Path]:
     """Return all files and folders that a catalog would be other of, if they changed, came or went."""
     paths = configured(settings.catalog) if settings.catalog else usual()
-    return [file for path in paths for file in (path, *(sorted(path.glob("*.y*ml")) if path.is_dir() else ()))]
+    return [
+        file for path in paths for file in (path, *(sorted(path.glob("*.y*ml")) if is_there(path, folder=True) else ()))
+    ]
+
+
+def is_there(path: Path, *, folder: bool = False) -> bool:
+    """Whether there is a file, or a folder, that may be seen."""
+    try:
+        return path.is_dir() if folder else path.is_file()
+    except OSError:
+        return False
 
 
 def _own(text: str) -> Path:
