@@ -18,7 +18,9 @@ from batch_observability.cli.options import load_settings
 from batch_observability.cli.words import aligned, document
 from batch_observability.config import ConfigError
 from batch_observability.cron import known
+from batch_observability.model import SLA
 
+_TERMS = SLA().terms()
 _COLUMNS = ("model", "owner", "tier", "service", "known_by", "runs_as")
 
 
@@ -73,9 +75,8 @@ def _known(options: argparse.Namespace) -> dict[str, _Known]:
         if one.code is not None:
             model.code.append((task, one.code))
     for name, job in known.known(settings.state_path).items():
-        of_job = job.model | {
-            f"sla.{key}": text for part in ("objectives", "terms") for key, text in job.model[part].items()
-        }
+        promised = job.model["objectives"] | {k: v for k, v in job.model["terms"].items() if v != _TERMS[k]}
+        of_job = job.model | {f"sla.{key}": text for key, text in promised.items()}
         texts = {key: text for key, text in of_job.items() if isinstance(text, str) and text}
         times = {"schedule": job.schedule, "timezone": job.timezone}
         if job.by != known.BY_CATALOG:
@@ -90,7 +91,7 @@ def _said(name: str, one: _Known) -> list[Said]:
 def _list(options: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     for name, one in sorted(_known(options).items()):
-        value = {}
+        value: dict[str, str] = {}
         for said in _said(name, one):
             value.setdefault(said.key, said.value)
         runs_as = [*one.tasks, *(["cron job"] if one.job or (one.entry and one.entry.schedule) else [])]
