@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -37,7 +38,9 @@ def complaints(text):
     return [error.message for error in VALIDATOR.iter_errors(yaml.load(text, Loader=Editor))]
 
 
+PAGE = (Path(__file__).parents[2] / "docs" / "catalog.md").read_text(encoding="utf-8")
 RIGHT = [
+    *re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL),
     WHOLE,
     ONE,
     "",
