@@ -23,6 +23,7 @@ ROOMS = (
     "cli",
     "airflow",
     "datadog",  # asks cron how often a job is due
+    "lint",  # asks cron what a schedule means
     "cron",
     "web",
     "observing",
@@ -111,7 +112,17 @@ def test_what_airflow_loads_everywhere_is_light(module):
 
 
 @pytest.mark.parametrize(
-    "module", ["sidecar.loop", "sidecar.spawn", "export.deliver", "export.target", "airflow.helper", "cli", "channel"]
+    "module",
+    [
+        "sidecar.loop",
+        "sidecar.spawn",
+        "export.deliver",
+        "export.target",
+        "airflow.helper",
+        "cli",
+        "channel",
+        "datadog.render",
+    ],
 )
 def test_a_process_of_ours_imports_what_is_heavy_when_it_needs_it(module):
     assert foreign(loaded_by(f"import batch_observability.{module}")) == set()

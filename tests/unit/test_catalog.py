@@ -164,7 +164,7 @@ def test_any_bytes_are_a_catalog_or_a_mistake(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("any") / "c.yaml"
     path.write_bytes(content)
     try:
-        said = str(load(path).path)
+        said = str(load(path).files[0])
     except CatalogError as error:
         said = str(error)
     assert said.startswith((str(path), "catalog "))

@@ -52,7 +52,7 @@ def note_catalog(state: Path, catalog: Catalog) -> None:
         OSError: if it cannot be written.
         CatalogError: if a schedule cannot be read.
     """
-    if catalog.path is None:
+    if not catalog.files:
         return
     before = known(state)
     scheduled = {one.model.name: one for one in catalog.scheduled()}

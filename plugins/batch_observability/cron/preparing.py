@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from batch_observability import config, schema
+from batch_observability.catalog.places import watched
 from batch_observability.config import ConfigError, Settings
 from batch_observability.context import RunContext
 from batch_observability.cron import surroundings
@@ -129,11 +130,7 @@ def _names(attributes: str) -> set[str]:
 def _files(settings: Settings) -> Iterator[str]:
     """Yield what settings and models are read from, and would be if it were there."""
     yield airflow_cfg()
-    for part in str(getattr(settings, "catalog", "") or "").split(os.pathsep):
-        if part:
-            path = Path(part).expanduser().absolute()
-            yield str(path)
-            yield from (str(file) for file in sorted(path.glob("*.y*ml")))
+    yield from map(str, watched(settings))
 
 
 def _tidy(folder: Path) -> None:

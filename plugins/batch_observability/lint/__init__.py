@@ -1,0 +1,1 @@
+"""The ownership gate: who answers for what, whether it is named well, and what it will cost, checked before it runs."""
