@@ -186,7 +186,7 @@ def _judge(stand: Stand, job: evidence.Job, progress: Progress) -> int:
     progress("read back")
     spans, points = stand.agent.otlp_spans(), stand.agent.otlp_metrics()
     print("", *table(tried, traces, job, spans), sep="\n")
-    print("", "Both are in one ledger, and batchobs sla reads it (DAGs are overdue: their schedules are off here):")
+    print("\nBoth are in one ledger, and batchobs sla reads it (DAGs are overdue: their schedules are off here):")
     print(*promises(stand.processes, stand.shared), "", sep="\n")
     kinds = len({metric.name for metric in metrics})
     print(
