@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from pathlib import Path
 
 import psutil
 import pytest
@@ -49,6 +50,12 @@ def kill(process: psutil.Process) -> None:
     wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, "it is gone", 30)
 
 
+def reads_output(command: psutil.Process, observer: psutil.Process) -> bool:
+    """Whether the observer has taken over the pipe that the command writes to."""
+    pipe = os.readlink(f"/proc/{command.pid}/fd/1")
+    return pipe in [os.readlink(path) for path in Path(f"/proc/{observer.pid}/fd").iterdir() if path.is_symlink()]
+
+
 def outcomes() -> list[str]:
     return [row["outcome"] for row in rows(state())]
 
@@ -78,9 +85,10 @@ def test_whoever_is_killed_each_job_has_one_outcome_that_is_true(tmp_path):
 def test_a_command_goes_on_when_batchobs_is_killed_and_its_end_is_told(code, outcome):
     script = f"echo ready; read x; echo still there; exit {code}"
     with start("--model", "orphan", "--", "sh", "-c", script, stdin=subprocess.PIPE) as process:
-        processes(process)
+        children = processes(process)
         process.kill()
         process.wait(30)
+        wait_until(lambda: reads_output(**children), "the observer reads what it writes", 30)
         process.communicate(b"go\n", timeout=30)
     (told,) = finished()
     assert told["batch_model.outcome"] == outcome
