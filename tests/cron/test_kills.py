@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -52,8 +53,12 @@ def kill(process: psutil.Process) -> None:
 
 def reads_output(command: psutil.Process, observer: psutil.Process) -> bool:
     """Whether the observer has taken over the pipe that the command writes to."""
-    pipe = os.readlink(f"/proc/{command.pid}/fd/1")
-    return pipe in [os.readlink(path) for path in Path(f"/proc/{observer.pid}/fd").iterdir() if path.is_symlink()]
+    pipe = Path(f"/proc/{command.pid}/fd/1").readlink()
+    for path in Path(f"/proc/{observer.pid}/fd").iterdir():
+        with suppress(OSError):
+            if path.readlink() == pipe:
+                return True
+    return False
 
 
 def outcomes() -> list[str]:
