@@ -8,6 +8,8 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -49,6 +51,16 @@ def kill(process: psutil.Process) -> None:
     wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, "it is gone", 30)
 
 
+def reads_output(command: psutil.Process, observer: psutil.Process) -> bool:
+    """Whether the observer has taken over the pipe that the command writes to."""
+    pipe = Path(f"/proc/{command.pid}/fd/1").readlink()
+    for path in Path(f"/proc/{observer.pid}/fd").iterdir():
+        with suppress(OSError):
+            if path.readlink() == pipe:
+                return True
+    return False
+
+
 def outcomes() -> list[str]:
     return [row["outcome"] for row in rows(state())]
 
@@ -76,10 +88,13 @@ def test_whoever_is_killed_each_job_has_one_outcome_that_is_true(tmp_path):
 
 @pytest.mark.parametrize(("code", "outcome"), [(0, "success"), (3, "failed")])
 def test_a_command_goes_on_when_batchobs_is_killed_and_its_end_is_told(code, outcome):
-    script = f"echo ready; sleep 1; echo still there; exit {code}"
-    with start("--model", "orphan", "--", "sh", "-c", script) as process:
-        processes(process)
+    script = f"echo ready; read x; echo still there; exit {code}"
+    with start("--model", "orphan", "--", "sh", "-c", script, stdin=subprocess.PIPE) as process:
+        children = processes(process)
         process.kill()
+        process.wait(30)
+        wait_until(lambda: reads_output(**children), "the observer reads what it writes", 30)
+        process.communicate(b"go\n", timeout=30)
     (told,) = finished()
     assert told["batch_model.outcome"] == outcome
     # It did not die of writing: what it wrote is captured.
@@ -91,7 +106,7 @@ def test_a_command_that_is_killed_after_batchobs_was_is_killed():
         children = processes(process)
         process.kill()
         process.wait(30)
-        children["command"].kill()
+        kill(children["command"])
     assert [one["batch_model.outcome"] for one in finished()] == ["killed"]
 
 
@@ -110,7 +125,7 @@ def test_the_next_reader_tells_how_a_job_ended_whose_observer_was_killed_too():
         # It reads nothing any more, and so cannot tell what it is told.
         children["observer"].send_signal(signal.SIGSTOP)
         process.communicate(b"go\n", timeout=30)
-        children["observer"].kill()
+        kill(children["observer"])
     read_on()
     assert outcomes() == ["failed"]
     (told,) = finished()
@@ -121,8 +136,8 @@ def test_the_next_reader_tells_how_a_job_ended_whose_observer_was_killed_too():
 def test_the_next_run_closes_what_all_were_killed_over():
     with start("--", "sh", "-c", "echo ready; exec sleep 60") as process:
         children = processes(process)
-        for one in (children["observer"], process, children["command"]):
-            one.kill()
+        for one in (children["observer"], psutil.Process(process.pid), children["command"]):
+            kill(one)
     with start("--model", "next", "--", "true") as process:
         process.communicate(timeout=30)
     wait_until(lambda: sorted(outcomes()) == ["lost", "success"], "both are told", 60, outcomes)
@@ -134,7 +149,7 @@ def test_the_next_run_closes_what_all_were_killed_over():
 def test_what_still_runs_is_not_closed():
     with start("--", "sh", "-c", "echo ready; read x; exit 3", stdin=subprocess.PIPE) as process:
         children = processes(process)
-        children["observer"].kill()
+        kill(children["observer"])
         read_on()
         assert "failed" not in outcomes()
         assert "lost" not in outcomes()

@@ -228,7 +228,7 @@ def test_folders_are_private(tmp_path):
     run("--overlap", "skip", "--", "true")
     finished()
     folders = [path for path in (state(), *state().rglob("*")) if path.is_dir()]
-    assert {path.name for path in folders} >= {"state", "ready", "locks", "runs", "channels", "logs"}
+    assert {path.name for path in folders} >= {"state", "ready", "locks", "runs", "logs"}
     assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
 
 

@@ -10,6 +10,7 @@ import os
 import select
 import sys
 import time
+from _thread import start_new_thread
 
 from batch_observability.cron.bare import suppress
 from batch_observability.cron.streams import inherited
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 ROLE = "job"
 _MAIN = f"{os.path.dirname(os.path.dirname(__file__))}/sidecar/__main__.py"  # noqa: PTH120  (pathlib takes long to load)
 _READS_WITHIN_S = 1.0
-_NICE, _BEHIND = 5, 15
+_NICE, _BEHIND = 5, 10
 _STANDS_BACK_S, _ASKS = 3.0, 60
 
 
@@ -87,17 +88,19 @@ class Beside:
 
 def step_back() -> None:
     """
-    Leave the processor to what starts now: the command, and other jobs that are due in the same minute.
+    Leave the processor for a moment to what starts now: the command, and other jobs that are due in the same minute.
 
-    Where each session has a share of its own, it is that of the session which counts (sched(7)).
+    Where each session has a share of its own, it is that of the session which counts (sched(7)). Later this process has
+    what others have: the clock of a run is not to be starved.
     """
     with suppress(OSError):
         os.nice(_NICE)
-    _set_share(_BEHIND)
+    if _set_share(_BEHIND):
+        with suppress(RuntimeError):
+            start_new_thread(_step_forward, ())
 
 
-def step_forward() -> None:
-    """After a moment take the share of the processor that others have: the clock of a run is not to be starved."""
+def _step_forward() -> None:
     time.sleep(_STANDS_BACK_S)
     for _ in range(_ASKS):
         if _set_share(0):

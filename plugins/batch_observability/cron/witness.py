@@ -22,7 +22,6 @@ from batch_observability.channel import Channel
 from batch_observability.config import Settings
 from batch_observability.context import RunContext, context_of
 from batch_observability.cron.attempt import due_of, settings_of
-from batch_observability.cron.beside import step_forward
 from batch_observability.cron.capture import TAIL_BYTES
 from batch_observability.cron.gateway import Gateway, sweep
 from batch_observability.cron.job_log import JobLog
@@ -43,7 +42,6 @@ _DRAIN_S = 5.0
 
 def witness(descriptors: Sequence[int]) -> None:
     """Observe a command, as `batchobs run` says on the first of the descriptors; close what others left open."""
-    threading.Thread(target=step_forward, name="batchobs-priority", daemon=True).start()
     told = _Told(descriptors[0])
     start = told.wait_for("context")
     if start is None:
