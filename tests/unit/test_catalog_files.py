@@ -436,6 +436,8 @@ def test_one_model_is_looked_up_without_yaml(write, tmp_path, monkeypatch):
         assert lookup.of_task("churn_daily", "score") == lookup.named("churn") == catalog.models["churn"]
         assert lookup.of_task("churn_daily", "load") is lookup.named("nobody") is None
         assert lookup.first_mistake == ""
+        assert lookup.owner("team-risk") == catalog.owners["team-risk"]
+        assert lookup.owner("nobody") is None
 
 
 def test_a_model_that_is_not_right_any_more_keeps_the_rest(write, tmp_path, mocker):

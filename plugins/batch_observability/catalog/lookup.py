@@ -13,7 +13,7 @@ from batch_observability.catalog.keeping import Record, head_of, keep, opened, s
 from batch_observability.catalog.matching import Pattern, Patterns
 from batch_observability.catalog.places import paths_of
 from batch_observability.catalog.reading import cataloged, files_of, joined
-from batch_observability.catalog.values import Cataloged, Mistake
+from batch_observability.catalog.values import Cataloged, Mistake, Owner
 from batch_observability.config import Settings
 from batch_observability.guard import guarded
 from batch_observability.objective import ModelError
@@ -45,6 +45,7 @@ class Lookup:
         self._models: dict[str, int] = head["models"]
         self._all_patterns: dict[str, list[Pattern]] = head["patterns"]
         self._patterns: tuple[str, Patterns] | None = None
+        self._owners: dict[str, dict[str, str]] = head["owners"]
         self._read: dict[str, Cataloged | None] = {}
         said = head["mistakes"]
         self.mistakes = len(said)
@@ -68,6 +69,10 @@ class Lookup:
         if name not in self._read:
             self._read[name] = self._cataloged(name)
         return self._read[name]
+
+    def owner(self, team: str) -> Owner | None:
+        """Return an owner by the name of the team; None if the catalog does not have it."""
+        return Owner(team=team, **self._owners[team]) if team in self._owners else None
 
     def _cataloged(self, name: str) -> Cataloged | None:
         if name not in self._models:
