@@ -16,6 +16,7 @@ from batch_observability.datadog.resource import Resource
 # Datadog's own names, which all spans and log records have.
 RESERVED_TERMS = {"operation_name", "service", "env", "source"}
 RESERVED_FIELDS = {"@duration", "resource_name", "status", "message", "timestamp"}
+TIMES = {"from_ts", "to_ts", "live"}
 FUNCTIONS = {"default_zero", "week_before", "anomalies", "rollup", "sum", "as_count"}
 METRIC = re.compile(r"\b(sum|avg|min|max):([\w.]+)\{([^{}]*)\}(?: by \{([^{}]*)\})?")
 WINDOW = re.compile(r"^(?:sum|avg|min|max)\(last_(\d+)h\):(.*) (?:>=|<) [\d.]+$")
@@ -105,12 +106,12 @@ def of_pipeline(names: Names, place: str, pipeline: dict) -> None:
 
 def of_text(names: Names, place: str, text: str) -> None:
     """Read what is in any text: names that look like ours, and searches of links."""
-    for url in re.findall(r"https://[^\s)]+", text):
+    for url in re.findall(r"https://[^\s)]+", re.sub(r"\{\{eval .*?\}\}", "0", text)):
         parts = urlsplit(url)
         for name, values in parse_qs(parts.query).items():
             if name == "query":
                 of_search(names, place, values[0], spans="traces" in parts.path)
-            elif name.removeprefix("tpl_var_") not in schema.TAGS:
+            elif name not in TIMES and name.removeprefix("tpl_var_") not in schema.TAGS:
                 names.wrong.append(f"{place}: parameter {name!r} of a link")
     known = {*schema.METRICS, *schema.LOG_FIELDS, *schema.ATTRIBUTES, *schema.SPANS}
     for name in OUR_OWN.findall(unquote(text)):

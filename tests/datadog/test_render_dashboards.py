@@ -95,6 +95,7 @@ def test_a_dashboard_narrows_by_its_variables(board):
     names = [one["name"] for one in body["template_variables"]]
     assert names == ["env", "service", "owner", "tier", "model", "source"]
     assert (body["layout_type"], body["reflow_type"]) == ("ordered", "fixed")
+    assert body["default_timeframe"]["value"] == {"leadership": 30, "engineering": 7}[board]
     metrics = re.findall(r"\w+:batch_model\.[\w.]+\{[^}]*\}", json.dumps(body))
     assert metrics
     narrowed = [one for one in metrics if "telemetry.dropped" not in one]

@@ -112,6 +112,15 @@ def test_a_message_says_what_where_and_what_to_do(name):
     assert opened == re.findall(r"\{\{/(\w+)\}\}", message)
 
 
+def test_links_open_at_the_time_of_the_alert():
+    """Datadog's pages open with the last minutes, and who is called is there later than that."""
+    for name in ("failed", "page"):
+        links = re.findall(r"\]\((https://.*?)\)", rendered()[name]["message"])
+        assert len(links) == 4
+        assert all('from_ts={{eval "last_triggered_at_epoch-' in one for one in links)
+        assert all('to_ts={{eval "last_triggered_at_epoch+' in one for one in links)
+
+
 def test_only_what_may_have_no_data_speaks_of_it():
     with_no_data = {name for name, body in rendered().items() if "{{#is_no_data}}" in body["message"]}
     assert with_no_data == {"silent", "page"}

@@ -1,5 +1,6 @@
 """
-`batchobs datadog agent-config`: what the Datadog Agent of this host needs to tail our logs and to take OTLP.
+`batchobs datadog`: Datadog as code (`datadog_resources.py`), and `agent-config`: what the Agent of this host needs to
+tail our logs and to take OTLP.
 
 Sources: https://docs.datadoghq.com/agent/logs/ and https://docs.datadoghq.com/opentelemetry/setup/otlp_ingest_in_the_agent/
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from batch_observability import config
+from batch_observability.cli.datadog_resources import add_actions
 from batch_observability.cli.options import load_settings
 from batch_observability.export.datadog_logs import SOURCE
 from batch_observability.export.log_file import RUNS_FILE
@@ -32,7 +34,7 @@ _TASK_LOG = (
 
 def add_parser(commands: Any) -> None:
     """Add `datadog`; each of its commands sets `run`, which takes the options and returns the exit code."""
-    datadog = commands.add_parser("datadog", help="configuration for Datadog")
+    datadog = commands.add_parser("datadog", help="dashboards, monitors and SLOs as code; the Agent's configuration")
     actions = datadog.add_subparsers(dest="action", required=True, metavar="ACTION")
     agent = actions.add_parser(
         "agent-config",
@@ -42,6 +44,7 @@ def add_parser(commands: Any) -> None:
     )
     agent.add_argument("--part", choices=("all", "logs", "agent"), default="all", help=f"only {_CHECK} or {_MAIN}")
     agent.set_defaults(run=_agent_config)
+    add_actions(actions)
 
 
 def _agent_config(options: argparse.Namespace) -> int:

@@ -42,7 +42,7 @@ def engineering() -> Resource:
     about = "One model or many, from what is wrong to why: runs, lateness, time, rows, memory, failures, logs, traces."
     groups = (_now(), _late(), _duration(), _rows(), _machine(), _failures(), _unusual(), _evidence())
     return widgets.dashboard(
-        KEY, "Batch models: runs for engineers", about, groups, [widgets.variable(name) for name in VARIABLES]
+        KEY, "Batch models: runs for engineers", about, groups, [widgets.variable(name) for name in VARIABLES], days=7
     )
 
 

@@ -40,7 +40,12 @@ def leadership() -> Resource:
     about = "How reliable our batch models are: promises kept, error budgets, owners, hours of compute, incidents."
     groups = (_promises(), _budgets(), _tiers(), _owners(), _compute(), _incidents(), _trust())
     return widgets.dashboard(
-        KEY, "Batch models: reliability for leaders", about, groups, [widgets.variable(name) for name in VARIABLES]
+        KEY,
+        "Batch models: reliability for leaders",
+        about,
+        groups,
+        [widgets.variable(name) for name in VARIABLES],
+        days=30,
     )
 
 

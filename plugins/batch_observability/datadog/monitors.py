@@ -42,6 +42,12 @@ _FROM_DUE = ("start_within", "finish_by")
 # Below a half of one is none, whatever Datadog makes of whole numbers on the way.
 _COUNTED = {"critical": 1.0, "critical_recovery": 0.5}
 _DEFAULT_PRIORITY, _LOWEST_PRIORITY = 3, 5
+# Pages of Datadog show the last minutes, and a batch run may be hours ago: from a day before the alert to an hour after
+# (https://docs.datadoghq.com/monitors/guide/template-variable-evaluation/#scope-links-to-specific-times).
+_THEN = (
+    '&from_ts={{eval "last_triggered_at_epoch-24*60*60*1000"}}'
+    '&to_ts={{eval "last_triggered_at_epoch+60*60*1000"}}&live=false'
+)
 
 
 @dataclass(frozen=True)
@@ -186,10 +192,10 @@ def _message(entry: Cataloged, env: str, options: Options, wrong: str, remedies:
     lines += [
         "",
         f"- Runbook: {model.runbook or 'none in the catalog'}",
-        f"- [Failed runs: traces]({link(site, 'apm/traces', query=failed)})",
-        f"- [All runs: traces]({link(site, 'apm/traces', query=runs_of(model.name, env))})",
-        f"- [Logs]({link(site, 'logs', query=records_of(model.name, env))})",
-        f"- [Dashboard]({page})",
+        f"- [Failed runs: traces]({link(site, 'apm/traces', query=failed)}{_THEN})",
+        f"- [All runs: traces]({link(site, 'apm/traces', query=runs_of(model.name, env))}{_THEN})",
+        f"- [Logs]({link(site, 'logs', query=records_of(model.name, env))}{_THEN})",
+        f"- [Dashboard]({page}{_THEN})",
         "",
         f"Tier {model.tier}, service {model.service}, owner {model.owner or 'unknown'}.",
     ]

@@ -47,13 +47,18 @@ def files(resources: Sequence[Resource], ids: Mapping[str, str | int]) -> dict[s
         if of_kind:
             found[f"{kind}.tf.json"] = _text({"resource": {type_name: of_kind}})
     imports = [
-        {"to": f"{_TYPES[one.kind]}.{_label(one.key)}", "id": str(ids[f"{one.kind}:{one.key}"])}
+        {"to": f"{_TYPES[one.kind]}.{_label(one.key)}", "id": _imported_by(one, ids[f"{one.kind}:{one.key}"])}
         for one in resources
         if f"{one.kind}:{one.key}" in ids
     ]
     if imports:
         found["import.tf.json"] = _text({"import": imports})
     return found
+
+
+def _imported_by(one: Resource, id_: str | int) -> str:
+    """Return by what the provider finds what is there: a service entry by its name, all else by its id."""
+    return f"service:default/{one.body['metadata']['name']}" if one.kind == SERVICE else str(id_)
 
 
 def _text(value: Json) -> str:

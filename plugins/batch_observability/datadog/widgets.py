@@ -183,8 +183,10 @@ class Group:
     height: int = _ROW
 
 
-def dashboard(key: str, title: str, about: str, groups: Sequence[Group], variables: Sequence[Json]) -> Resource:
-    """Return a dashboard of groups, one below the other."""
+def dashboard(
+    key: str, title: str, about: str, groups: Sequence[Group], variables: Sequence[Json], *, days: int
+) -> Resource:
+    """Return a dashboard of groups, one below the other, that opens with the last days: batch runs are rare."""
     widgets, y = [], 0
     for group in groups:
         widgets.append(_grouped(group, y))
@@ -195,6 +197,7 @@ def dashboard(key: str, title: str, about: str, groups: Sequence[Group], variabl
         f"{MANAGED_BY} {KEY_TAG}:{key}",
         "layout_type": "ordered",
         "reflow_type": "fixed",
+        "default_timeframe": {"type": "live", "unit": "day", "value": days},
         "template_variables": list(variables),
         "widgets": widgets,
     }
