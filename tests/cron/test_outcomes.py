@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -111,6 +112,20 @@ def test_a_job_that_will_not_end_is_killed_after_its_grace():
     assert done.returncode == 124
     assert 2 <= time.monotonic() - began < 20
     assert "SIGKILL" in finished()[0]["error.message"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="no session has a share of its own here")
+def test_an_observer_leaves_the_processor_to_others_for_a_moment_only():
+    with start("--", "sh", "-c", "echo ready; read x", stdin=subprocess.PIPE) as process:
+        says_when_ready(process)
+        (observer,) = [
+            one for one in psutil.Process(process.pid).children() if "__main__.py" in " ".join(one.cmdline())
+        ]
+        share = Path(f"/proc/{observer.pid}/autogroup")
+        wait_until(lambda: share.read_text().endswith("nice 10\n"), "it stands back", 20, share.read_text, every=0.02)
+        wait_until(lambda: share.read_text().endswith("nice 0\n"), "it has what others have", 60, share.read_text)
+        process.communicate(b"go\n", timeout=30)
+    assert finished()
 
 
 def test_it_leaves_at_once_while_others_go_on_writing():
