@@ -85,11 +85,15 @@ def test_environments_site_and_platform_are_rendered(here, catalog, tmp_path):  
 def test_several_catalogs_are_one(here, catalog, tmp_path):  # noqa: F811
     other = tmp_path / "other.yaml"
     other.write_text("models:\n  - name: demand\n")
-    code, _, _ = here("datadog", "render", "--catalog", str(catalog), str(other), "--out", str(tmp_path / "out"))
+    code, _, _ = here(
+        "datadog", "render", "--catalog", str(catalog), "--catalog", str(other), "--out", str(tmp_path / "out")
+    )
     assert code == 0
     assert (tmp_path / "out/monitor/demand/failed/prod.json").exists()
     other.write_text("models:\n  - name: churn-score\n")
-    code, _, errors = here("datadog", "render", "--catalog", str(catalog), str(other), "--out", str(tmp_path / "out"))
+    code, _, errors = here(
+        "datadog", "render", "--catalog", str(catalog), "--catalog", str(other), "--out", str(tmp_path / "out")
+    )
     assert code == 2
     assert "other.yaml:2" in errors
     assert "is in" in errors
@@ -275,7 +279,17 @@ def test_a_mistake_is_one_line_with_the_remedy(batchobs, arguments, variables, w
 
 def test_without_a_catalog_one_is_asked_for(here, datadog):  # noqa: F811
     code, _, errors = here("datadog", "plan", **datadog.environ)
-    assert (code, errors) == (2, "batchobs: no catalog is named: write --catalog batch_models.yaml\n")
+    expected = "batchobs: no catalog is named, and this host has none: write --catalog batch_models.yaml\n"
+    assert (code, errors) == (2, expected)
+
+
+def test_the_catalog_of_the_host_is_rendered_if_none_is_named(here, catalog, tmp_path):  # noqa: F811
+    out = tmp_path / "out"
+    assert here("datadog", "render", "--out", str(out), BATCHOBS_CATALOG=str(catalog))[0] == 0
+    assert (out / "monitor/churn-score/failed/prod.json").exists()
+    catalog.write_text("models:\n  - name: churn-score\n    tier: 0\n")
+    code, _, errors = here("datadog", "render", "--out", str(out), BATCHOBS_CATALOG=str(catalog))
+    assert (code, errors.startswith(f"batchobs: {catalog}:3: ")) == (2, True)
 
 
 def test_without_the_client_the_command_that_installs_it_is_named(batchobs, monkeypatch):

@@ -11,11 +11,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batch_observability.catalog import Catalog, load
+from batch_observability.catalog.places import paths_of
+from batch_observability.cli.catalogs import add_catalog
 from batch_observability.cli.datadog_words import (
     notes,
     plan_lines,
@@ -23,6 +25,7 @@ from batch_observability.cli.datadog_words import (
     report_summary,
     step_lines,
 )
+from batch_observability.cli.options import load_settings
 from batch_observability.config import ConfigError
 from batch_observability.datadog.access import access, site_of
 from batch_observability.datadog.options import Options
@@ -95,9 +98,7 @@ def add_actions(actions: Any) -> None:
 
 
 def _add_catalog(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--catalog", type=Path, nargs="+", action="extend", metavar="FILE", help="batch_models.yaml, one or several"
-    )
+    add_catalog(parser, "to render")
     parser.add_argument(
         "--env",
         action="append",
@@ -214,22 +215,18 @@ def _resources(options: argparse.Namespace) -> list[Resource]:
     chosen = Options(
         envs=tuple(options.env or ("prod",)), site=site_of(os.environ, options.site), platform=options.platform
     )
-    return rendered(_catalog(options.catalog or ()), chosen)
+    return rendered(_catalog(options), chosen)
 
 
-def _catalog(paths: Sequence[Path]) -> Catalog:
-    """Read the catalog; of several files, the models and owners of all."""
+def _catalog(options: argparse.Namespace) -> Catalog:
+    """Read the catalog that is named, or this host's. It must be right: what is left out of it may be removed."""
+    if options.catalog:
+        return load(options.catalog)
+    settings = load_settings()
+    paths = paths_of(settings)
     if not paths:
-        raise ConfigError("no catalog is named: write --catalog batch_models.yaml")
-    found = [load(path) for path in paths]
-    models: dict[str, Any] = {}
-    for one in found:
-        for name, model in one.models.items():
-            if name in models:
-                raise model.mistake("name", f"model {name!r} is in {models[name].file} already: join the two")
-            models[name] = model
-    owners = {name: owner for one in found for name, owner in one.owners.items()}
-    return Catalog(models=models, owners=owners, files=tuple(paths))
+        raise ConfigError("no catalog is named, and this host has none: write --catalog batch_models.yaml")
+    return load(paths, settings.state_path)
 
 
 def _with_api(options: argparse.Namespace, work: Callable[[Api], int]) -> int:
