@@ -1,0 +1,134 @@
+"""
+The models that are looked at: those of a catalog and those of DAG files, each with what the other knows of it.
+
+Code goes before the catalog, field by field: a model in code whose owner is in the catalog has an owner.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from batch_observability.catalog import Catalog, Cataloged, Owner
+from batch_observability.lint.dag_files import MEASURE, STAGE, DagFile
+from batch_observability.lint.declared import FIELDS, SLA_KEY, Declaration
+from batch_observability.lint.findings import Subject
+from batch_observability.lint.reading import UNKNOWN
+from batch_observability.model import BatchModel
+
+
+def subjects(catalog: Catalog, files: Sequence[DagFile]) -> list[Subject]:
+    """Return all models, those of the catalog first."""
+    in_code = [one for file in files for one in _of_file(file, catalog)]
+    first: dict[str, Subject] = {}
+    for one in in_code:
+        first.setdefault(one.model.name, one)
+    every_task = [task for file in files for task in file.tasks]
+    of_catalog = [_of_catalog(one, first.get(name), every_task) for name, one in catalog.models.items()]
+    return [*of_catalog, *in_code]
+
+
+def _of_catalog(one: Cataloged, code: Subject | None, tasks: Collection[tuple[str, str]]) -> Subject:
+    model, given = one.model, _given(one)
+    described = code is not None and not one.match and not one.schedule
+    if code is not None and described:
+        # It has no runs of its own: what it does not say is as the code has it.
+        model = BatchModel(**{name: getattr(model if name in given else code.model, name) for name in FIELDS})
+    wrong = frozenset(key.partition(".")[0] for key in one.lines if key.partition(".")[0] in FIELDS) - given
+    return Subject(
+        model=model,
+        owner=one.owner,
+        given=given,
+        unknown=wrong | (code.unknown if code is not None and described else frozenset()),
+        file=one.file,
+        line=one.lines.get("name", 0),
+        places={key: (one.file, line) for key, line in one.lines.items()},
+        match=one.match,
+        tasks=tuple(_matched(one, tasks)),
+        schedule=one.schedule,
+        timezone=one.timezone,
+        retries=one.retries,
+        env_file=one.env_file,
+        is_described=described,
+    )
+
+
+def _given(one: Cataloged) -> frozenset[str]:
+    """Return the fields of a model that its catalog gives."""
+    return frozenset(key.partition(".")[0] for key in one.given or one.lines)
+
+
+def _matched(one: Cataloged, tasks: Collection[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield the tasks that are a model by its patterns: of those that are known, and those that a pattern names."""
+    from batch_observability.lint.globs import is_exact, matches
+
+    found = dict.fromkeys(task for task in tasks if task[0] and any(matches(match, *task) for match in one.match))
+    found |= dict.fromkeys((match.dag_id, match.task_id) for match in one.match if is_exact(match))
+    yield from found
+
+
+def _of_file(file: DagFile, catalog: Catalog) -> Iterator[Subject]:
+    names = Counter(one.name for one in file.declarations)
+    for one in file.declarations:
+        recorded: dict[str, Any] = {}
+        if len(names) == 1:
+            # Of several models in a file nobody knows whose they are.
+            recorded = {"stages": _recorded(file, STAGE), "measurements": _recorded(file, MEASURE)}
+        yield in_code(one, catalog, tuple(file.tasks_of.get(one.key, ())), recorded)
+
+
+def _recorded(file: DagFile, kind: str) -> frozenset[str] | None:
+    found = [one.name for one in file.recorded if one.kind == kind]
+    # What calls no stage itself may call somebody who does.
+    return frozenset(name for name in found if name) if found and None not in found else None
+
+
+def in_code(
+    one: Declaration, catalog: Catalog, tasks: tuple[tuple[str, str], ...] = (), recorded: Mapping[str, Any] = {}  # noqa: B006  (only read)
+) -> Subject:
+    """Return a model that is declared in code, with what the catalog adds."""
+    written = set(one.written)
+    wrong = {key.partition(".")[0] for key, _ in one.mistakes()}
+    unknown = {key.partition(".")[0] for key, field in one.written.items() if field.value is UNKNOWN} | wrong
+    unknown |= set(FIELDS) - written if one.open else set()
+    known = catalog.models.get(one.name) if "name" not in unknown else None
+    beside, added = beside_code(known, written | unknown)
+    model = one.model(beside)
+    places = {key: (one.file, field.line) for key, field in one.written.items() if key != "sla" or field.value is UNKNOWN}
+    if "sla" in one.written:
+        places["sla"] = (one.file, one.written["sla"].line)
+    if known is not None:
+        places |= {key: (known.file, line) for key, line in known.lines.items() if key.partition(".")[0] in added}
+    return Subject(
+        model=model,
+        owner=owner_of(model, known, catalog),
+        given=frozenset(written | added),
+        unknown=frozenset(unknown & set(FIELDS)) - added,
+        volatile={key: field.volatile for key, field in one.written.items() if field.volatile and key in unknown},
+        file=one.file,
+        line=one.line,
+        places=places,
+        tasks=tasks,
+        in_code=True,
+        **recorded,
+    )
+
+
+def beside_code(known: Cataloged | None, written: Collection[str]) -> tuple[dict[str, Any], set[str]]:
+    """Return the fields that a catalog adds to a model in code, with their values, and their names."""
+    added = _given(known) & set(FIELDS) - set(written) - {"name"} if known is not None else frozenset()
+    return {name: getattr(known.model, name) for name in added} if known else {}, set(added)
+
+
+def owner_of(model: BatchModel, known: Cataloged | None, catalog: Catalog) -> Owner | None:
+    """Return who answers for a model in code, as the catalog knows them."""
+    team = model.owner.strip()
+    if known is not None and known.owner is not None and known.owner.team == team:
+        return known.owner
+    return catalog.owners.get(team)
+
+
+def sla_key(objective: str) -> str:
+    """Return the key of an objective."""
+    return f"{SLA_KEY}{objective}"
