@@ -1,230 +1,183 @@
 """
-`batch_models.yaml`: models with their owners and objectives, and of cron jobs when and how they run.
+A catalog read from its files: `batch_models.yaml`, or several files and folders of such.
 
-Values are taken as they are written, and not as YAML reads them: `1.10` is a version and `12:30` a time of day. What
-was read is kept as JSON beside other state, for those who start with each job and have no time to read YAML.
+What is wrong in one place costs what stands there, not the rest: the mistakes are returned with the models that are
+right. What was read is kept as JSON beside other state (see `keeping`).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from difflib import get_close_matches
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from batch_observability.catalog.values import Catalog, Cataloged, CatalogError
+from batch_observability.catalog.fields import flag, retries
+from batch_observability.catalog.keeping import Record, keep, kept, stamp_of
+from batch_observability.catalog.values import Catalog, Cataloged, CatalogError, Match, Mistake, Owner
+from batch_observability.catalog.written import Entry, Written, written
 from batch_observability.model import BatchModel
-from batch_observability.objective import PARSERS, ModelError, parse_duration
-from batch_observability.private import private_folder, write_private
+from batch_observability.objective import ModelError, parse_duration
 
-OVERLAPS = ("allow", "skip", "wait")
-_OF_MODEL = ("name", "version", "service", "owner", "tier", "description", "runbook", "sla")
-_OF_JOB = ("schedule", "timezone", "timeout", "grace", "overlap", "retries", "env_file")
-_KEYS = (*_OF_MODEL, *_OF_JOB)
-# What a catalog is cached as; another number for another form.
-_FORM = 1
-_MAX_RETRIES = 100
-
-# A value as it is written, or those of `sla`, each with its line.
-Written = tuple[str, int]
-Entry = dict[str, Any]
+_OF_MODEL = ("name", "version", "service", "tier", "description", "runbook", "sla")
 
 
-def load(path: Path | None, cache: Path | None = None) -> Catalog:
+def load(paths: Path | Sequence[Path] | None, cache: Path | None = None) -> Catalog:
     """
-    Read a catalog.
+    Read a catalog that has to be right.
 
     Args:
-        path: of the file; None if there is none.
+        paths: of files and folders; None if there are none.
         cache: folder where what was read may be kept.
 
     Raises:
-        CatalogError: naming file, line, key, value and remedy.
+        CatalogError: the first mistake, naming file, line, key, value and remedy.
     """
-    if path is None:
-        return Catalog()
-    try:
-        stat = path.stat()
-        stamp = [_FORM, str(path.absolute()), stat.st_mtime_ns, stat.st_size]
-        entries = _cached(cache, stamp)
-        if entries is None:
-            entries = list(_entries(path))
-            _keep(cache, stamp, entries)
-    except OSError as error:
-        raise CatalogError(f"catalog {path} cannot be read: {error.strerror}; name another, or none") from None
-    models: dict[str, Cataloged] = {}
-    for entry in entries:
-        one = _cataloged(str(path), entry)
-        if (other := models.get(one.model.name)) is not None:
-            raise one.mistake(
-                "name", f"model {one.model.name!r} is in line {other.lines['name']} already: join the two"
-            )
-        models[one.model.name] = one
-    return Catalog(models=models, files=(path,))
+    catalog, mistakes = read([] if paths is None else [paths] if isinstance(paths, Path) else paths, cache)
+    if mistakes:
+        raise CatalogError(str(mistakes[0]))
+    return catalog
 
 
-def _cataloged(file: str, entry: Entry) -> Cataloged:
-    lines = {key: line for key, (_, line) in entry.items()}
-    values = {key: value for key, (value, _) in entry.items()}
-    name = values["name"]
+def read(paths: Iterable[Path], cache: Path | None = None) -> tuple[Catalog, list[Mistake]]:
+    """
+    Read a catalog with all that is wrong in it.
 
-    def parsed(key: str, parse: Callable[[str], Any]) -> Any:
+    A value that is wrong is left out of its model, a model without a usable name out of the catalog; of two models
+    with one name the first counts.
+
+    Args:
+        paths: of files, and of folders, which are their `*.yaml` and `*.yml` files in the order of their names.
+        cache: folder where what was read may be kept.
+
+    Returns:
+        The catalog, and the mistakes by file and line.
+    """
+    paths = list(dict.fromkeys(paths))
+    if not paths:
+        return Catalog(), []
+    files, mistakes = files_of(paths)
+    stamp = stamp_of(paths, files)
+    if cache is not None and (record := kept(cache, stamp)) is not None:
         try:
-            return parse(values[key]) if key in values else None
-        except ModelError as error:
-            raise CatalogError(f"{file}:{lines[key]}: {key} of model {name!r} is {values[key]!r}: {error}") from None
+            return catalog_of(record), record.mistakes
+        except ModelError:
+            # What is right depends on the setting `strict` too.
+            pass
+    record = _joined(files, mistakes)
+    if cache is not None:
+        keep(cache, stamp, record)
+    return catalog_of(record), record.mistakes
 
-    for objective, (value, line) in values.get("sla", {}).items():
+
+def files_of(paths: Iterable[Path]) -> tuple[list[Path], list[Mistake]]:
+    """Return the files of paths, each once; and what is wrong with these."""
+    files: dict[Path, None] = {}
+    mistakes = []
+    for path in paths:
+        if not path.is_dir():
+            files[path] = None
+            continue
         try:
-            PARSERS[objective](value)
-        except ModelError as error:
-            raise CatalogError(f"{file}:{line}: SLA {objective!r} of model {name!r} is {value!r}: {error}") from None
-    of_model = {key: values[key] for key in _OF_MODEL if key in values}
-    if "sla" in of_model:
-        of_model["sla"] = {key: value for key, (value, _) in of_model["sla"].items()}
-    return Cataloged(
-        model=_model(file, of_model, lines),
-        schedule=values.get("schedule", ""),
-        timezone=values.get("timezone", ""),
-        timeout=parsed("timeout", parse_duration),
-        grace=parsed("grace", parse_duration),
-        overlap=parsed("overlap", _overlap) or "",
-        retries=parsed("retries", _retries),
-        env_file=values.get("env_file", ""),
-        file=file,
-        lines=lines,
+            found = sorted(one for one in path.iterdir() if one.suffix in (".yaml", ".yml") and one.is_file())
+        except OSError as error:
+            mistakes.append(_unreadable(path, error))
+            continue
+        if not found:
+            text = f"catalog {path} holds no *.yaml file: put one there, or name another folder or file"
+            mistakes.append(Mistake(str(path), 0, "", text))
+        files |= dict.fromkeys(found)
+    return list(files), mistakes
+
+
+def _unreadable(path: Path, error: OSError) -> Mistake:
+    return Mistake(str(path), 0, "", f"catalog {path} cannot be read: {error.strerror}; name another, or none")
+
+
+def _joined(files: Iterable[Path], mistakes: Iterable[Mistake]) -> Record:
+    """Read files, and join them to one catalog."""
+    record = Record(files=[], mistakes=list(mistakes))
+    found: list[tuple[str, Written]] = []
+    for path in files:
+        try:
+            found.append((str(path), written(path)))
+            record.files.append(str(path))
+        except OSError as error:
+            record.mistakes.append(_unreadable(path, error))
+    said_at: dict[str, tuple[str, int]] = {}
+    for file, one in found:
+        for team, contact, line in one.owners:
+            if team in record.owners:
+                place = _place(said_at[team], file)
+                text = f"owner {team!r} is in {place} already: join the two"
+                one.mistakes.append(Mistake(file, line, "owners", text))
+            else:
+                record.owners[team], said_at[team] = contact, (file, line)
+    for file, one in found:
+        for entry in one.models:
+            name = entry.values["name"]
+            if name in record.models:
+                other, lines = record.models[name]["file"], record.models[name]["lines"]
+                text = f"model {name!r} is in {_place((other, lines['name']), file)} already: join the two"
+                one.mistakes.append(Mistake(file, entry.lines["name"], "name", text))
+            else:
+                record.models[name] = _model(file, entry, record.owners)
+        record.mistakes += sorted(one.mistakes, key=lambda mistake: mistake.line)
+    return record
+
+
+def _place(other: tuple[str, int], here: str) -> str:
+    file, line = other
+    return f"line {line}" if file == here else f"{file}:{line}"
+
+
+def _model(file: str, entry: Entry, owners: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """Return a model as it is kept: with the contact of its team, which may stand in another file."""
+    values = dict(entry.values)
+    if "owner" in values:
+        values["owner"] = {**owners.get(values["owner"]["team"], {}), **values["owner"]}
+    return {"file": file, "values": values, "lines": entry.lines}
+
+
+def catalog_of(record: Record) -> Catalog:
+    """
+    Return the catalog that was kept.
+
+    Raises:
+        ModelError: if what was right then is not any more.
+    """
+    return Catalog(
+        models={name: cataloged(one) for name, one in record.models.items()},
+        owners={team: Owner(team=team, **contact) for team, contact in record.owners.items()},
+        files=tuple(map(Path, record.files)),
     )
 
 
-def _model(file: str, values: dict[str, Any], lines: dict[str, int]) -> BatchModel:
-    name = values["name"]
-    # One by one, so that a mistake is told with the line of its key.
-    for key in _OF_MODEL:
-        if key in values:
-            try:
-                BatchModel(**{"name": name, key: values[key]})
-            except ModelError as error:
-                raise CatalogError(f"{file}:{lines[key]}: {error}") from None
-    return BatchModel(**values)
+def cataloged(one: dict[str, Any]) -> Cataloged:
+    """
+    Return a model that was kept.
 
-
-def _overlap(text: str) -> str:
-    if text not in OVERLAPS:
-        raise ModelError(f"none of {', '.join(OVERLAPS)}; write one of these")
-    return text
-
-
-def _retries(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or int(text) > _MAX_RETRIES:
-        raise ModelError(f"not a number from 0 to {_MAX_RETRIES}; write for example 2")
-    return int(text)
-
-
-# --- Reading YAML ------------------------------------------------------------------------------------------------
-
-
-def _entries(path: Path) -> Iterator[Entry]:
-    import yaml
-
-    try:
-        root = yaml.compose(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        what = getattr(error, "problem", None) or "it cannot be parsed"
-        raise CatalogError(f"{path}{line}: no YAML: {' '.join(str(what).split())}; mend the line") from None
-    if root is None:
-        return
-    top = _mapping(path, root, "the file", ("models",))
-    if "models" not in top:
-        raise _wrong(path, root, "the file has no models: write 'models:' and a list below it")
-    models = top["models"]
-    if not isinstance(models, yaml.SequenceNode):
-        raise _wrong(path, models, f"models is {_seen(models)}: write a list, each beginning with '- name: ...'")
-    for node in models.value:
-        values = _mapping(path, node, "a model", _KEYS)
-        if "name" not in values:
-            raise _wrong(path, node, "a model has no name: write 'name:' and what it is called")
-        name = _text(path, values["name"], "name")
-        whose = f"of model {name!r}"
-        yield {
-            key: (_sla(path, value, whose) if key == "sla" else _text(path, value, f"{key} {whose}"), _line(value))
-            for key, value in values.items()
-        }
-
-
-def _sla(path: Path, node: Any, whose: str) -> dict[str, Written]:
-    values = _mapping(path, node, f"sla {whose}", tuple(PARSERS))
-    return {key: (_text(path, value, f"{key} {whose}"), _line(value)) for key, value in values.items()}
-
-
-def _mapping(path: Path, node: Any, what: str, known: tuple[str, ...]) -> dict[str, Any]:
-    """Return the values of a mapping by key; those that are merged in (`<<: *defaults`) give way."""
-    import yaml
-
-    if not isinstance(node, yaml.MappingNode):
-        raise _wrong(path, node, f"{what} is {_seen(node)}: write keys and values, such as {known[0]}: ...")
-    merged: dict[str, Any] = {}
-    found: dict[str, Any] = {}
-    for key, value in node.value:
-        if key.tag == "tag:yaml.org,2002:merge":
-            if value is node:
-                raise _wrong(path, key, f"{what} is merged into itself: name another")
-            merged = {**_mapping(path, value, what, known), **merged}
-            continue
-        name = str(key.value) if isinstance(key, yaml.ScalarNode) else _seen(key)
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            remedy = f"write {close[0]}" if close else f"write one of {', '.join(known)}"
-            raise _wrong(path, key, f"{what} has {name!r}: {remedy}")
-        if name in found:
-            raise _wrong(path, key, f"{what} has {name!r} twice: leave one out")
-        found[name] = value
-    return {**merged, **found}
-
-
-def _text(path: Path, node: Any, what: str) -> str:
-    import yaml
-
-    if not isinstance(node, yaml.ScalarNode):
-        raise _wrong(path, node, f"{what} is {_seen(node)}: write one value")
-    if node.tag == "tag:yaml.org,2002:null" or not node.value.strip():
-        raise _wrong(path, node, f"{what} is empty: write a value, or leave the key out")
-    return str(node.value)
-
-
-def _seen(node: Any) -> str:
-    """Return what stands at a node, in a word or two."""
-    return repr(node.value) if isinstance(node.value, str) else f"a {node.id}"
-
-
-def _line(node: Any) -> int:
-    return int(node.start_mark.line) + 1
-
-
-def _wrong(path: Path, node: Any, what: str) -> CatalogError:
-    return CatalogError(f"{path}:{_line(node)}: {what}")
-
-
-# --- Keeping what was read ---------------------------------------------------------------------------------------
-
-
-def _cached(cache: Path | None, stamp: list[Any]) -> list[Entry] | None:
-    if cache is None:
-        return None
-    try:
-        kept = json.loads((cache / "catalog.json").read_text(encoding="utf-8"))
-        return list(kept["models"]) if kept["of"] == stamp else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _keep(cache: Path | None, stamp: list[Any], entries: list[Entry]) -> None:
-    if cache is not None:
-        try:
-            private_folder(cache)
-            write_private(cache / "catalog.json", json.dumps({"of": stamp, "models": entries}))
-        except OSError:
-            # It is read again the next time.
-            return
+    Raises:
+        ModelError: if what was right then is not any more.
+    """
+    values = one["values"]
+    owner = Owner(**values["owner"]) if "owner" in values else None
+    fields = {key: values[key] for key in _OF_MODEL if key in values}
+    if owner is not None:
+        fields["owner"] = owner.team
+    return Cataloged(
+        model=BatchModel(**fields),
+        owner=owner,
+        match=tuple(Match(**match) for match in values.get("match", ())),
+        links=dict(values.get("links", {})),
+        schedule=values.get("schedule", ""),
+        timezone=values.get("timezone", ""),
+        timeout=parse_duration(values["timeout"]) if "timeout" in values else None,
+        grace=parse_duration(values["grace"]) if "grace" in values else None,
+        overlap=values.get("overlap", ""),
+        retries=retries(values["retries"]) if "retries" in values else None,
+        env_file=values.get("env_file", ""),
+        instrument=flag(values["instrument"]) if "instrument" in values else None,
+        file=one["file"],
+        lines=dict(one["lines"]),
+        given=frozenset(fields) - {"sla"} | {f"sla.{key}" for key in values.get("sla", {})},
+    )

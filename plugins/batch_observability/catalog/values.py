@@ -77,6 +77,7 @@ class Cataloged:
         timeout, grace: how long the job may take, and how long it has to end when it is told to.
         overlap: `allow`, `skip` or `wait`.
         env_file: a file of variables.
+        instrument: trace what the job calls.
         file, lines: where it stands, and the line of each key that is written, `sla.finish_by` for one of the SLA;
             also of those that are wrong.
         given: the keys of the model that count; an SLA's are `sla.finish_by`.
@@ -93,6 +94,7 @@ class Cataloged:
     overlap: str = ""
     retries: int | None = None
     env_file: str = ""
+    instrument: bool | None = None
     file: str = ""
     lines: dict[str, int] = field(default_factory=dict)
     given: frozenset[str] = frozenset()
