@@ -79,7 +79,7 @@ def missing_objectives(subject: Subject) -> Iterator[Complaint]:
 def missing_oncall(subject: Subject) -> Iterator[Complaint]:
     """Where it matters most, a page finds somebody."""
     team = subject.model.owner.strip()
-    known = "owner" not in subject.unknown
+    known = {"owner", "oncall"}.isdisjoint(subject.unknown)
     reachable = subject.owner is not None and subject.owner.oncall.strip()
     if _demand(subject).oncall and team and known and not reachable:
         text = f"owner {team!r} of model {subject.model.name!r}, tier {subject.tier}, has no on-call handle"

@@ -14,6 +14,7 @@ from batch_observability.catalog import Catalog, Cataloged, Owner
 from batch_observability.lint.dag_files import MEASURE, STAGE, DagFile
 from batch_observability.lint.declared import FIELDS, SLA_KEY, Declaration
 from batch_observability.lint.findings import Subject
+from batch_observability.lint.globs import is_exact, matches
 from batch_observability.lint.reading import UNKNOWN
 from batch_observability.model import BatchModel
 
@@ -35,12 +36,11 @@ def _of_catalog(one: Cataloged, code: Subject | None, tasks: Collection[tuple[st
     if code is not None and described:
         # It has no runs of its own: what it does not say is as the code has it.
         model = BatchModel(**{name: getattr(model if name in given else code.model, name) for name in FIELDS})
-    wrong = frozenset(key.partition(".")[0] for key in one.lines if key.partition(".")[0] in FIELDS) - given
     return Subject(
         model=model,
         owner=one.owner,
         given=given,
-        unknown=wrong | (code.unknown if code is not None and described else frozenset()),
+        unknown=_wrong(one) | (code.unknown if code is not None and described else frozenset()),
         file=one.file,
         line=one.lines.get("name", 0),
         places={key: (one.file, line) for key, line in one.lines.items()},
@@ -56,13 +56,20 @@ def _of_catalog(one: Cataloged, code: Subject | None, tasks: Collection[tuple[st
 
 def _given(one: Cataloged) -> frozenset[str]:
     """Return the fields of a model that its catalog gives."""
-    return frozenset(key.partition(".")[0] for key in one.given or one.lines)
+    return frozenset(key.partition(".")[0] for key in one.given)
+
+
+def _wrong(one: Cataloged) -> frozenset[str]:
+    """Return the fields whose values were left out because they are wrong: that is told already."""
+    found = {key.partition(".")[0] for key in one.lines} & set(FIELDS) - _given(one) - {"name"}
+    found |= {"sla"} if any(key.startswith(SLA_KEY) and key not in one.given for key in one.lines) else set()
+    # The handle of a team that is written within the model.
+    found |= {"oncall"} if "owner.oncall" in one.lines and not (one.owner and one.owner.oncall) else set()
+    return frozenset(found)
 
 
 def _matched(one: Cataloged, tasks: Collection[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Yield the tasks that are a model by its patterns: of those that are known, and those that a pattern names."""
-    from batch_observability.lint.globs import is_exact, matches
-
     found = dict.fromkeys(task for task in tasks if task[0] and any(matches(match, *task) for match in one.match))
     found |= dict.fromkeys((match.dag_id, match.task_id) for match in one.match if is_exact(match))
     yield from found
@@ -127,8 +134,3 @@ def owner_of(model: BatchModel, known: Cataloged | None, catalog: Catalog) -> Ow
     if known is not None and known.owner is not None and known.owner.team == team:
         return known.owner
     return catalog.owners.get(team)
-
-
-def sla_key(objective: str) -> str:
-    """Return the key of an objective."""
-    return f"{SLA_KEY}{objective}"
