@@ -93,8 +93,8 @@ class _Visitor(ast.NodeVisitor):
         for decorator in node.decorator_list:
             self.visit(decorator)
         outer, dag_id = self._source, self._dag_id
-        if decorator := self._decorated(node, ("dag",)):
-            self._dag_id = self._named(decorator, "dag_id") or node.name
+        if made := self._decorated(node, ("dag",)):
+            self._dag_id = self._named(made, "dag_id") or node.name
             self._found.dag_ids.append(self._dag_id)
         self._add_decorated_task(node)
         self._source = outer.within(node)
@@ -107,7 +107,9 @@ class _Visitor(ast.NodeVisitor):
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         """A class: with the mixin its operators are tasks of the model that stands in it."""
         if any(self._is_mixin(base) for base in node.bases):
-            models = [one.value for one in node.body if isinstance(one, ast.Assign | ast.AnnAssign) and _names_model(one)]
+            models = [
+                one.value for one in node.body if isinstance(one, ast.Assign | ast.AnnAssign) and _names_model(one)
+            ]
             keys = [key_of(self._source, model) for model in models if model is not None]
             inherited = [self._classes.get(base.id) for base in node.bases if isinstance(base, ast.Name)]
             self._classes[node.name] = next((key for key in [*keys, *inherited] if key), None)
@@ -167,13 +169,19 @@ class _Visitor(ast.NodeVisitor):
             self._found.tasks_of[key].append(task)
 
     def _add_decorated_task(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        decorator = self._decorated(node, ("task", "python", "virtualenv", "external_python", "sensor", "batch_model"), "task")
+        decorator = self._decorated(
+            node, ("task", "python", "virtualenv", "external_python", "sensor", "batch_model"), "task"
+        )
         if decorator is None:
             return
         task = (self._dag_id, self._named(decorator, "task_id", positional=False) or node.name)
         self._found.tasks.append(task)
         for one in node.decorator_list:
-            given = [*one.args[:1], *(k.value for k in one.keywords if k.arg == "model")] if isinstance(one, ast.Call) else []
+            given = (
+                [*one.args[:1], *(k.value for k in one.keywords if k.arg == "model")]
+                if isinstance(one, ast.Call)
+                else []
+            )
             for key in filter(None, [self._key(one), *map(self._key, given)]):
                 self._found.tasks_of[key].append(task)
 
@@ -187,10 +195,11 @@ class _Visitor(ast.NodeVisitor):
         return None
 
     def _dag_of(self, node: ast.Call) -> str:
-        of, call = self._source, next((one.value for one in node.keywords if one.arg == "dag"), None)
-        if call is not None:
-            of, call = self._source.expression(call)  # type: ignore[assignment]  # an expression
-        return self._named(call, "dag_id", of) if isinstance(call, ast.Call) else self._dag_id
+        given = next((one.value for one in node.keywords if one.arg == "dag"), None)
+        if given is None:
+            return self._dag_id
+        of, call = self._source.expression(given)
+        return self._named(call, "dag_id", of)
 
     def _add_recorded(self, node: ast.Call, method: str) -> None:
         positions = {MEASURE: 2, STAGE: 1}
@@ -244,7 +253,9 @@ class _Visitor(ast.NodeVisitor):
         return None
 
     def _is_mixin(self, base: ast.expr) -> bool:
-        return self._source.is_ours(base, "BatchModelMixin") or (isinstance(base, ast.Name) and base.id in self._classes)
+        return self._source.is_ours(base, "BatchModelMixin") or (
+            isinstance(base, ast.Name) and base.id in self._classes
+        )
 
     def _last(self, node: ast.AST) -> str:
         return self._source.origin(node).rpartition(".")[2]

@@ -172,9 +172,9 @@ def _declared(source: Source, call: ast.Call, form: str, positional: tuple[str, 
 
 def arguments(
     source: Source, call: ast.Call, positional: tuple[str, ...]
-) -> tuple[dict[str, tuple[Source, ast.AST, int]], bool]:
-    """Return the arguments of a call by name, with their lines, and whether there are further ones that are computed."""
-    found: dict[str, tuple[Source, ast.AST, int]] = {}
+) -> tuple[dict[str, tuple[Source, ast.expr, int]], bool]:
+    """Return the arguments of a call by name, with their lines, and whether further ones are computed."""
+    found: dict[str, tuple[Source, ast.expr, int]] = {}
     is_open = len(call.args) > len(positional) and bool(positional)
     for name, node in zip(positional, call.args, strict=False):
         if isinstance(node, ast.Starred):
@@ -185,8 +185,8 @@ def arguments(
         if keyword.arg is not None:
             found[keyword.arg] = (source, keyword.value, keyword.value.lineno)
             continue
-        of, node = source.expression(keyword.value)
-        pairs = _pairs(of, node)
+        of, unpacked = source.expression(keyword.value)
+        pairs = _pairs(of, unpacked)
         if pairs is None:
             is_open = True
         else:
@@ -194,13 +194,13 @@ def arguments(
     return found, is_open
 
 
-def _pairs(source: Source, node: ast.AST) -> dict[str, ast.AST] | None:
+def _pairs(source: Source, node: ast.AST) -> dict[str, ast.expr] | None:
     """Return what a dictionary that is written out holds; None if it is computed."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
         return {one.arg: one.value for one in node.keywords if one.arg is not None}
     if not isinstance(node, ast.Dict):
         return None
-    found: dict[str, ast.AST] = {}
+    found: dict[str, ast.expr] = {}
     for key, value in zip(node.keys, node.values, strict=True):
         inner = None
         if key is None:
@@ -225,7 +225,7 @@ def _sla(source: Source, node: ast.AST, line: int) -> tuple[dict[str, Written], 
         pairs = _pairs(of, node)
         if pairs is None:
             return {}, True
-        given, is_open = {name: (of, value, value.lineno) for name, value in pairs.items()}, False  # type: ignore[attr-defined]  # each is an expression
+        given, is_open = {name: (of, value, value.lineno) for name, value in pairs.items()}, False
     # What is written elsewhere is told where the model is that has it.
     return {
         f"{SLA_KEY}{name}": Written(inner.value(value), line if elsewhere else at)
@@ -246,7 +246,9 @@ def volatile(source: Source, node: ast.AST) -> str:
     of, node = source.expression(node)
     for one in ast.walk(node):
         if isinstance(one, ast.Call):
-            name = of.origin(one.func).rpartition(".")[2] or (one.func.attr if isinstance(one.func, ast.Attribute) else "")
+            name = of.origin(one.func).rpartition(".")[2] or (
+                one.func.attr if isinstance(one.func, ast.Attribute) else ""
+            )
             if name in _VOLATILE:
                 return f"{name}()"
         elif isinstance(one, ast.Name | ast.Attribute):

@@ -80,7 +80,9 @@ def finish(of: Read, more: Collection[Finding] = (), looked: Collection[str] = (
     ran = {*RULES} - {*LATER} | {*looked}
     kept, silenced = silence([*of.findings, *more], of.names, ran)
     order = list(Severity)
-    return sorted(kept, key=lambda one: (one.file, one.line, order.index(one.severity), one.rule, one.message)), silenced
+    return sorted(
+        kept, key=lambda one: (one.file, one.line, order.index(one.severity), one.rule, one.message)
+    ), silenced
 
 
 def sort(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -110,7 +112,7 @@ def _of_files(files: Sequence[DagFile]) -> Iterator[Finding]:
         for one in file.declarations:
             for key, text in one.mistakes():
                 written = one.written.get(key)
-                yield mistake("model-code", text, one.file, written.line if written else one.line)
+                yield mistake("model-code", text, one.file, written.line if written else one.line, one.name)
         for rule, complaint in tags.unbounded_recorded(file):
             yield RULES[rule].finding(complaint)
         yield from map(RULES["tag-outside-list"].finding, tags.tag_outside_list(file))

@@ -1,5 +1,5 @@
 """
-What a catalog says of cron jobs that no cron can do: schedules and time zones that do not exist, files that are not there.
+What a catalog says of cron jobs that no cron can do: schedules and zones that there are not, files that are missing.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def bad_schedule(subject: Subject) -> Iterator[Complaint]:
         zone = None
     if not subject.schedule:
         if subject.timezone and not subject.match:
-            text = f"timezone {whose} is {subject.timezone!r}, and there is no schedule that it is of"
-            yield Complaint(text=text, subject=subject, key="timezone", remedy="write its schedule, or leave it out")
+            text = f"timezone {whose} is {subject.timezone!r}, and there is no schedule: write one, or leave it out"
+            yield Complaint(text=text, subject=subject, key="timezone")
         return
     try:
         parse(subject.schedule, zone)

@@ -55,7 +55,8 @@ def _overlap(before: Subject, subject: Subject) -> Complaint | None:
             if first is not None and one_covers(one, other):
                 continue
             file, line = before.place("match")
-            names = f"models {before.model.name!r} ({file}:{line}) and {subject.model.name!r} both match task {'.'.join(task)}"
+            names = f"models {before.model.name!r} ({file}:{line}) and {subject.model.name!r}"
+            names = f"{names} both match task {'.'.join(task)}"
             if first is None:
                 return Complaint(
                     text=f"{names}, equally closely: the order of lines decides",

@@ -8,11 +8,13 @@ known, and nothing is said of it. Code of users is never imported.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
+
+from batch_observability.lint.bindings import bound, statements
 
 PACKAGE = "batch_observability"
 # A chain of names that name each other is longer than anybody writes, or has no end.
@@ -72,7 +74,10 @@ class Folder:
         names = module.lstrip(".").split(".") if module.lstrip(".") else []
         roots = [by.parents[relative - 1]] if 0 < relative <= len(by.parents) else [*self._roots, by.parent]
         for root in roots:
-            for path in (root.joinpath(*names).with_suffix(".py") if names else None, root.joinpath(*names, "__init__.py")):
+            for path in (
+                root.joinpath(*names).with_suffix(".py") if names else None,
+                root.joinpath(*names, "__init__.py"),
+            ):
                 if path is not None and path.is_file():
                     try:
                         return self.source(path)
@@ -104,7 +109,11 @@ class Source:
     """
 
     def __init__(
-        self, path: Path, tree: ast.Module | ast.FunctionDef | ast.AsyncFunctionDef, folder: Folder, outer: Source | None = None
+        self,
+        path: Path,
+        tree: ast.Module | ast.FunctionDef | ast.AsyncFunctionDef,
+        folder: Folder,
+        outer: Source | None = None,
     ) -> None:
         self.path = path
         self.tree = tree
@@ -119,9 +128,11 @@ class Source:
     def names(self) -> Mapping[str, ast.expr | None]:
         """What names are bound to; None if to several things, or to what no expression says."""
         found: dict[str, ast.expr | None] = {}
-        for node in _statements(self.tree.body):
-            for name, value in _bound(node):
+        for node in statements(self.tree.body):
+            for name, value in bound(node):
                 found[name] = None if name in found else value
+        # What is imported, or else something, is not known to be either.
+        found |= dict.fromkeys(name for name in found if name in self.imports)
         if isinstance(self.tree, ast.Module):
             return found
         given = self.tree.args
@@ -214,7 +225,9 @@ class Source:
             case ast.List(elts=elements) | ast.Tuple(elts=elements):
                 return _all([inner(one) for one in elements], tuple)
             case ast.Dict(keys=keys, values=values):
-                return _dict([(inner(key) if key else None, inner(value)) for key, value in zip(keys, values, strict=True)])
+                return _dict(
+                    [(inner(key) if key else None, inner(value)) for key, value in zip(keys, values, strict=True)]
+                )
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 found = inner(operand)
                 return -found if isinstance(found, int | float) else UNKNOWN
@@ -225,40 +238,6 @@ class Source:
             case ast.Call(func=ast.Name(id="dict"), args=[]):
                 return _dict(list(_keywords(node, inner).items()))
         return UNKNOWN
-
-
-def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements that run one after the other: those of `with` and of `try` too."""
-    for node in body:
-        if isinstance(node, ast.With | ast.AsyncWith):
-            yield node
-            yield from _statements(node.body)
-        elif isinstance(node, ast.Try):
-            yield from _statements(node.body)
-            yield from (one for handler in node.handlers for one in handler.body)
-        else:
-            yield node
-
-
-def _bound(node: ast.stmt) -> list[tuple[str, ast.expr | None]]:
-    if isinstance(node, ast.Assign):
-        named = [target.id for target in node.targets if isinstance(target, ast.Name)]
-        others = [name for target in node.targets if not isinstance(target, ast.Name) for name in _stored(target)]
-        return [*((name, node.value) for name in named), *((name, None) for name in others)]
-    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
-        return [(node.target.id, node.value)]
-    if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
-        return [(node.target.id, None)]
-    if isinstance(node, ast.With | ast.AsyncWith):
-        return [(name, None) for item in node.items if item.optional_vars for name in _stored(item.optional_vars)]
-    if isinstance(node, ast.If | ast.For | ast.AsyncFor | ast.While | ast.Match):
-        # Within a loop or a condition a name has no one value.
-        return [(name, None) for name in _stored(node)]
-    return []
-
-
-def _stored(node: ast.AST) -> list[str]:
-    return [one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)]
 
 
 def _keywords(call: ast.Call, inner: Callable[[ast.AST], Any]) -> dict[str | None, Any]:
@@ -287,7 +266,7 @@ def _dict(pairs: list[tuple[Any, Any]]) -> Any:
 
 
 def _computed(left: Any, operator: ast.operator, right: Any) -> Any:
-    if left is UNKNOWN or right is UNKNOWN or isinstance(operator, ast.Mult) and not _is_small(left, right):
+    if left is UNKNOWN or right is UNKNOWN or (isinstance(operator, ast.Mult) and not _is_small(left, right)):
         return UNKNOWN
     try:
         match operator:

@@ -5,7 +5,7 @@ THE table of rules: what each looks for, how bad it is, and what to do about it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batch_observability.lint import demands, jobs, naming, overlap, tags
 from batch_observability.lint.findings import Complaint, Finding, Severity, Subject
@@ -27,6 +27,7 @@ class Rule:
         of_one: what it has against one model.
         of_all: what it has against several together.
         is_cheap: it is looked at when Airflow parses a DAG, too.
+        is_told: its messages say themselves what to do.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Rule:
     of_one: OfOne | None = None
     of_all: OfAll | None = None
     is_cheap: bool = False
+    is_told: bool = False
 
     def finding(self, complaint: Complaint) -> Finding:
         """Return a complaint with all that is shown of it."""
@@ -49,7 +51,7 @@ class Rule:
             line=line,
             model=subject.model.name if subject else "",
             owner=subject.model.owner.strip() if subject else "",
-            remedy=complaint.remedy or self.remedy,
+            remedy="" if self.is_told else complaint.remedy or self.remedy,
         )
 
 
@@ -61,6 +63,7 @@ _TABLE = (
         severity=_ERROR,
         description="a catalog is written wrongly: no YAML, an unknown key, a value that cannot be",
         remedy="mend the line as the message says",
+        is_told=True,
     ),
     Rule(
         id="dag-file",
@@ -73,6 +76,7 @@ _TABLE = (
         severity=_ERROR,
         description="a batch model in code has a field that there is not, or a value that cannot be",
         remedy="mend the field as the message says",
+        is_told=True,
     ),
     Rule(
         id="missing-owner",
@@ -163,6 +167,7 @@ _TABLE = (
         severity=_ERROR,
         description="the schedule or time zone of a cron job cannot be, or is one without the other",
         remedy="mend it as the message says",
+        is_told=True,
         of_one=jobs.bad_schedule,
     ),
     Rule(
@@ -240,6 +245,6 @@ def complaints(subjects: Sequence[Subject]) -> Iterator[Finding]:
                     yield from map(rule.finding, rule.of_one(subject))
 
 
-def mistake(rule_id: str, text: str, file: str, line: int) -> Finding:
-    """Return a finding of a rule that is about no model."""
-    return RULES[rule_id].finding(Complaint(text=text, place=(file, line)))
+def mistake(rule_id: str, text: str, file: str = "", line: int = 0, model: str = "") -> Finding:
+    """Return a finding of a rule that needs no subject."""
+    return replace(RULES[rule_id].finding(Complaint(text=text, place=(file, line))), model=model)

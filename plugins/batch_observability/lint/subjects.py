@@ -92,7 +92,10 @@ def _recorded(file: DagFile, kind: str) -> frozenset[str] | None:
 
 
 def in_code(
-    one: Declaration, catalog: Catalog, tasks: tuple[tuple[str, str], ...] = (), recorded: Mapping[str, Any] = {}  # noqa: B006  (only read)
+    one: Declaration,
+    catalog: Catalog,
+    tasks: tuple[tuple[str, str], ...] = (),
+    recorded: Mapping[str, Any] = {},
 ) -> Subject:
     """Return a model that is declared in code, with what the catalog adds."""
     written = set(one.written)
@@ -102,7 +105,9 @@ def in_code(
     known = catalog.models.get(one.name) if "name" not in unknown else None
     beside, added = beside_code(known, written | unknown)
     model = one.model(beside)
-    places = {key: (one.file, field.line) for key, field in one.written.items() if key != "sla" or field.value is UNKNOWN}
+    places = {
+        key: (one.file, field.line) for key, field in one.written.items() if key != "sla" or field.value is UNKNOWN
+    }
     if "sla" in one.written:
         places["sla"] = (one.file, one.written["sla"].line)
     if known is not None:

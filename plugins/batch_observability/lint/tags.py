@@ -1,5 +1,5 @@
 """
-Values that make a new metric series with each run, each day or each host, where a tag is to have few: its list is closed.
+Values that make new metric series with each run, each day or each host, where a tag is to have few.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ _LOOKS: tuple[tuple[str, Severity, re.Pattern[str]], ...] = (
     ("a run id", _ERROR, re.compile(r"(?:manual|scheduled|backfill|dataset_triggered|asset_triggered)__")),
     ("a time", _ERROR, re.compile(rf"{_DAY}[T_-]?\d\d[:_-]?\d\d|(?<!\d)1[5-9]\d{{8}}(?:\d{{3}})?(?!\d)")),
     ("a date", _WARNING, re.compile(rf"(?<!\d){_DAY}(?!\d)")),
-    ("an address", _WARNING, re.compile(r"(?<![\d.])(?:ip-)?(?:\d{1,3}-){3}\d{1,3}(?!\d)|(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])")),
+    (
+        "an address",
+        _WARNING,
+        re.compile(r"(?<![\d.])(?:ip-)?(?:\d{1,3}-){3}\d{1,3}(?!\d)|(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])"),
+    ),
 )
 _COMMIT = re.compile(r"(?=[0-9a-f]*[a-f])(?=[0-9a-f]*\d)(?:[0-9a-f]{7,12}|[0-9a-f]{40})")
 _FIELDS = ("name", "version", "service", "owner")
@@ -77,5 +81,5 @@ def unbounded_recorded(file: DagFile) -> Iterator[tuple[str, Complaint]]:
 def tag_outside_list(file: DagFile) -> Iterator[Complaint]:
     """Yield what code sends under our names with tags of its own."""
     for one in file.sent:
-        text = f"metric {one.metric!r} is sent with the tag {one.tag!r}: its tags are a closed list, {', '.join(schema.TAGS)}"
+        text = f"metric {one.metric!r} is sent with the tag {one.tag!r}, which is none of {', '.join(schema.TAGS)}"
         yield Complaint(text=text, place=(file.path, one.line))
