@@ -95,6 +95,13 @@ def _text(text: str) -> str:
     return text.strip()
 
 
+def _paths(text: str) -> str:
+    for part in filter(None, text.split(os.pathsep)):
+        if not part.startswith(("/", "~")):
+            raise ValueError(f"{part!r} is relative, and jobs run in folders of their own: write an absolute path")
+    return _text(text)
+
+
 def _ledger_url(text: str) -> str:
     try:
         parts = urlsplit(text)
@@ -127,6 +134,9 @@ class Settings:
     )
     state_dir: str = _setting(
         "", _text, "folder of spool, log and state; default: under AIRFLOW_HOME, or ~/.local/state"
+    )
+    catalog: str = _setting(
+        "", _paths, "batch_models.yaml, or several files and folders, absolute, with : between them; see catalog.md"
     )
     airflow_service: str = _setting("airflow", _text, "service of the DAG-run and task spans")
     dag_run_spans: bool = _setting(
@@ -196,8 +206,7 @@ class Settings:
         airflow_home = Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser()
         if os.environ.get("AIRFLOW_HOME") or airflow_home.is_dir():
             return airflow_home / "batch_observability"
-        base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-        return Path(base).expanduser() / "batch_observability"
+        return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "batch_observability"
 
     def as_frame(self) -> dict[str, Any]:
         """As plain values, for the sidecar."""
@@ -285,8 +294,6 @@ def environment() -> str:
     """Return the deployment environment by the standard variables, or ""."""
     if env := os.environ.get("DD_ENV"):
         return env
-    pairs = dict(
-        part.split("=", 1) for part in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",") if "=" in part
-    )
-    pairs = {key.strip(): unquote(value.strip()) for key, value in pairs.items()}
+    parts = (part.partition("=") for part in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",") if "=" in part)
+    pairs = {key.strip(): unquote(value.strip()) for key, _, value in parts}
     return pairs.get("deployment.environment.name") or pairs.get("deployment.environment") or ""

@@ -9,18 +9,34 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from datetime import timedelta
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from batch_observability.objective import PARSERS, TERMS, FinishBy, ModelError, format_duration
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-/]*")
 # Datadog's limits: 100 characters for a service, 200 for a tag with its key.
 _MAX_NAME = 100
+# Not a field: what is written differently is the same model.
+_GIVEN = "_given"
+_T = TypeVar("_T")
+
+
+def _recording(made: _T, values: Mapping[str, Any], count: int) -> _T:
+    """Note on a value that is being made which of its fields were written, if not all of them were."""
+    said = frozenset(name for name, value in values.items() if not (value is None or value == ""))
+    object.__setattr__(made, _GIVEN, said if len(values) < count else None)
+    return made
+
+
+def _given(made: object, otherwise: Iterable[str]) -> frozenset[str]:
+    """Return what was noted; for one that was made with all fields, as by `replace`, what is not as it is anyway."""
+    said = made.__dict__.get(_GIVEN)
+    return said if isinstance(said, frozenset) else frozenset(otherwise)
 
 
 @dataclass(frozen=True, kw_only=True, init=False)
@@ -86,6 +102,16 @@ class SLA:
             object.__setattr__(self, name, parsed)
         object.__setattr__(self, "mistake", mistakes[0] if mistakes else "")
 
+    def __new__(cls, **values: Any) -> Self:
+        return _recording(super().__new__(cls), values, len(PARSERS))
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The objectives and terms that were written."""
+        usual = {"window": timedelta(days=30), "warn_at": 0.8, "judge_backfills": False}
+        given = _given(self, (name for name in PARSERS if getattr(self, name) != usual.get(name)))
+        return given.intersection(PARSERS)
+
     def check(self, model: str = "") -> None:
         """Raise `ModelError` if something is written wrongly, naming the model."""
         if self.mistake:
@@ -149,6 +175,10 @@ class BatchModel:
     description: str = ""
     runbook: str = ""
 
+    def __new__(cls, *values: Any, **named: Any) -> Self:
+        fields = cls.__match_args__
+        return _recording(super().__new__(cls), dict(zip(fields, values, strict=False)) | named, len(fields))
+
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name) or len(self.name) > _MAX_NAME:
             raise ModelError(
@@ -189,6 +219,26 @@ class BatchModel:
         value = getattr(self, field)
         if not isinstance(value, str) or not pattern.fullmatch(value) or len(value) > _MAX_NAME:
             raise self._error(field, remedy)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """
+        The fields that were written, of the SLA `sla.finish_by`: over these a catalog has no say.
+
+        A model that is made with all of its fields, as by `dataclasses.replace`, has written those that are not as they
+        would have been anyway.
+        """
+        usual = {
+            "version": "0",
+            "tier": 3,
+            "service": self.name,
+            "sla": None,
+            "owner": "",
+            "description": "",
+            "runbook": "",
+        }
+        given = _given(self, {name for name in self.__match_args__ if getattr(self, name) != usual.get(name)})
+        return given - {"sla"} | {f"sla.{name}" for name in (self.sla.given if self.sla else ())}
 
     def objectives(self) -> dict[str, str]:
         """Name and promise of each objective of the SLA, as text."""

@@ -10,12 +10,14 @@ import hashlib
 import json
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from batch_observability.airflow.attempt import as_text
-from batch_observability.airflow.declared import model_of
+from batch_observability.airflow.declared import model_in_code, model_of
+from batch_observability.catalog.merging import as_given
+from batch_observability.model import BatchModel
 from batch_observability.private import private_folder, write_private
 
 _FOLDER = "models"
@@ -23,10 +25,18 @@ _FOLDER = "models"
 
 @dataclass(frozen=True)
 class Declared:
-    """The model of a task, as text, and since when it has one (Unix time in ns)."""
+    """
+    The model of a task.
+
+    Attributes:
+        model: as text.
+        since_ns: since when it has one (Unix time in ns).
+        code: what of it is written in the DAG file, as text by field; None if the task is it by the catalog alone.
+    """
 
     model: dict[str, Any]
     since_ns: int
+    code: dict[str, str] | None = None
 
 
 def declare(dag: Any, state: Path) -> None:
@@ -36,21 +46,27 @@ def declare(dag: Any, state: Path) -> None:
     Raises:
         OSError: if they cannot be written.
     """
-    models = {task.task_id: as_text(model) for task in dag.tasks if (model := model_of(task)) is not None}
+    models = {task.task_id: _declared(task, model) for task in dag.tasks if (model := model_of(task)) is not None}
     path = _path(state, dag.dag_id)
     if not models:
         path.unlink(missing_ok=True)
         return
     before = _read(path)
-    if {task_id: one.model for (_, task_id), one in before.items()} == models:
-        return
-    now = Declared({}, time.time_ns())
-    tasks = {
-        task_id: {"model": model, "since_ns": before.get((dag.dag_id, task_id), now).since_ns}
-        for task_id, model in models.items()
+    # Since when is known from before.
+    models = {
+        task_id: replace(one, since_ns=before[dag.dag_id, task_id].since_ns) if (dag.dag_id, task_id) in before else one
+        for task_id, one in models.items()
     }
+    if {task_id: one for (_, task_id), one in before.items()} == models:
+        return
+    tasks = {task_id: asdict(one) for task_id, one in models.items()}
     private_folder(path.parent)
     write_private(path, json.dumps({"dag_id": dag.dag_id, "tasks": tasks}))
+
+
+def _declared(task: Any, model: BatchModel) -> Declared:
+    in_code = model_in_code(task)
+    return Declared(as_text(model), time.time_ns(), None if in_code is None else as_given(in_code))
 
 
 def declared_since(state: Path, dag_id: str, task_id: str) -> int | None:

@@ -83,9 +83,9 @@ def opened(cache: Path, stamp: list[Any]) -> tuple[dict[str, Any] | None, list[s
         return None, []
 
 
-def keep(cache: Path, stamp: list[Any], record: Record) -> None:
-    """Keep what was read; where that cannot be, it is read again the next time."""
-    head = {
+def head_of(stamp: list[Any], record: Record) -> dict[str, Any]:
+    """Return what the first line says: what it was made of, and what it takes to find a model."""
+    return {
         "of": stamp,
         "files": record.files,
         "mistakes": [asdict(one) for one in record.mistakes],
@@ -93,7 +93,11 @@ def keep(cache: Path, stamp: list[Any], record: Record) -> None:
         "patterns": record.patterns(),
         "models": {name: number for number, name in enumerate(record.models, 1)},
     }
-    lines = [json.dumps(one) for one in (head, *record.models.values())]
+
+
+def keep(cache: Path, stamp: list[Any], record: Record) -> None:
+    """Keep what was read; where that cannot be, it is read again the next time."""
+    lines = [json.dumps(one) for one in (head_of(stamp, record), *record.models.values())]
     try:
         private_folder(cache)
         write_private(cache / FILE, "\n".join([*lines, ""]))

@@ -13,6 +13,7 @@ from typing import Any
 
 from batch_observability.catalog.fields import flag, retries
 from batch_observability.catalog.keeping import Record, keep, kept, stamp_of
+from batch_observability.catalog.places import is_there
 from batch_observability.catalog.values import Catalog, Cataloged, CatalogError, Match, Mistake, Owner
 from batch_observability.catalog.written import Entry, Written, written
 from batch_observability.model import BatchModel
@@ -63,7 +64,7 @@ def read(paths: Iterable[Path], cache: Path | None = None) -> tuple[Catalog, lis
         except ModelError:
             # What is right depends on the setting `strict` too.
             pass
-    record = _joined(files, mistakes)
+    record = joined(files, mistakes)
     if cache is not None:
         keep(cache, stamp, record)
     return catalog_of(record), record.mistakes
@@ -74,11 +75,11 @@ def files_of(paths: Iterable[Path]) -> tuple[list[Path], list[Mistake]]:
     files: dict[Path, None] = {}
     mistakes = []
     for path in paths:
-        if not path.is_dir():
+        if not is_there(path, folder=True):
             files[path] = None
             continue
         try:
-            found = sorted(one for one in path.iterdir() if one.suffix in (".yaml", ".yml") and one.is_file())
+            found = sorted(one for one in path.iterdir() if one.suffix in (".yaml", ".yml") and is_there(one))
         except OSError as error:
             mistakes.append(_unreadable(path, error))
             continue
@@ -93,7 +94,7 @@ def _unreadable(path: Path, error: OSError) -> Mistake:
     return Mistake(str(path), 0, "", f"catalog {path} cannot be read: {error.strerror}; name another, or none")
 
 
-def _joined(files: Iterable[Path], mistakes: Iterable[Mistake]) -> Record:
+def joined(files: Iterable[Path], mistakes: Iterable[Mistake]) -> Record:
     """Read files, and join them to one catalog."""
     record = Record(files=[], mistakes=list(mistakes))
     found: list[tuple[str, Written]] = []

@@ -8,10 +8,9 @@ import argparse
 import time
 from collections.abc import Collection, Iterable
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batch_observability.catalog import load
+from batch_observability.cli.catalogs import add_catalog, catalog_of
 from batch_observability.cli.lookout import Lookout
 from batch_observability.cli.options import add_filters, duration, load_settings, refuse_unknown
 from batch_observability.cli.told import Told, of_change, of_row
@@ -36,7 +35,7 @@ def add_parser(commands: Any) -> None:
     day = timedelta(days=1)
     check.add_argument("--since", type=duration, default=day, metavar="DURATION", help="and was broken within it (1d)")
     add_filters(check)
-    check.add_argument("--catalog", type=Path, metavar="FILE", help="batch_models.yaml, which says when jobs are due")
+    add_catalog(check, "which says when jobs are due")
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.set_defaults(run=_run)
 
@@ -45,7 +44,8 @@ def _run(options: argparse.Namespace) -> int:
     from batch_observability.ledger.store import LedgerError
 
     told: list[Promised | Recovered] = []
-    lookout = Lookout(load_settings(), told.append, gauges=False, catalog=load(options.catalog))
+    settings = load_settings()
+    lookout = Lookout(settings, told.append, gauges=False, catalog=catalog_of(options, settings))
     models: dict[str, dict[str, Any]] = {}
     rows: list[PromiseRow] = []
     complete = True

@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from batch_observability.catalog import Catalog, load
+from batch_observability.catalog import Catalog
+from batch_observability.cli.catalogs import add_catalog, catalog_of
 from batch_observability.cli.options import is_blank, load_settings
 from batch_observability.cli.own_path import own_path
 from batch_observability.cli.words import aligned, document, one_line
@@ -49,7 +50,7 @@ def add_parser(commands: Any) -> None:
         one.add_argument("--diff", action="store_true", help="print what would change, and expect nothing of it")
     check = _verb(verbs, "check", "say what is wrong, a line each; the exit code is 0 only if nothing is", _check)
     for one in (listed, check):
-        one.add_argument("--catalog", type=Path, metavar="FILE", help="batch_models.yaml with owners of models")
+        add_catalog(one, "with owners of models")
     forget = verbs.add_parser("forget", help="expect jobs no more, which are in no crontab any more")
     forget.add_argument("names", nargs="+", metavar="JOB", help="name of a job, as list says it")
     forget.set_defaults(run=_forget)
@@ -98,8 +99,8 @@ def _own_crontab() -> bytes:
 
 
 def _list(options: argparse.Namespace) -> int:
-    crontab, catalog = _opened(options), load(options.catalog)
-    owners = _owners(load_settings(), catalog)
+    crontab, settings = _opened(options), load_settings()
+    owners = _owners(settings, catalog_of(options, settings))
     problems = _problems(crontab)
     rows = []
     for line in read(crontab.text, system=crontab.system):
@@ -140,7 +141,7 @@ def _row(number: int, job: Job, owners: dict[str, str], problems: list[str]) -> 
 
 def _check(options: argparse.Namespace) -> int:
     crontab = _opened(options)
-    for one in load(options.catalog).scheduled():
+    for one in catalog_of(options, load_settings()).scheduled():
         declaring.check(one)
     found = _problems(crontab)
     for number, problems in sorted(found.items()):

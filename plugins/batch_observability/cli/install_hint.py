@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from batch_observability.cli.own_path import own_path
@@ -44,14 +45,14 @@ WantedBy=timers.target
 """
 
 
-def install_hint(catalog: Path | None) -> str:
+def install_hint(catalog: Iterable[Path]) -> str:
     """Return what is to be written where."""
     names = sorted(name for name in os.environ if name.startswith(_OURS))
     listed = ", ".join(names)
     file = "/etc/batchobs/environment"
     return _HINT.format(
         user=getpass.getuser(),
-        command=f"{own_path()} check{f' --catalog {catalog.absolute()}' if catalog else ''}",
+        command=" ".join([f"{own_path()} check", *(f"--catalog {path.absolute()}" for path in catalog)]),
         environment=f"# With a line NAME=value for each of {listed}.\nEnvironmentFile={file}\n" if names else "",
         variables=f", below a line NAME=value for each of\n# {listed}" if names else "",
     )

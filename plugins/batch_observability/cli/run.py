@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from datetime import timedelta
 from typing import Any
 
 from batch_observability import config
+from batch_observability.catalog.values import Cataloged
 from batch_observability.cli.options import duration
-from batch_observability.cron.job import ALLOW, OVERLAPS, Job
+from batch_observability.cron.job import OVERLAPS, Job
 from batch_observability.model import SLA, BatchModel
 from batch_observability.objective import OBJECTIVES, TERMS, ModelError
 
@@ -22,28 +22,28 @@ def add_parser(commands: Any) -> None:
         "run",
         help="run a command, as cron would, and observe it",
         description="Run a command and observe it. Its output, its exit status and the signals that it gets and dies "
-        "of are what they would be without this. 127: not found, 126: not executable, 124: not done in time.",
+        "of are what they would be without this. What no option says is as the catalog has it. 127: not found, 126: not "
+        "executable, 124: not done in time.",
         usage="batchobs run [options] -- command ...",
     )
     run.add_argument("--model", default="", metavar="NAME", help="the batch model that it runs (the script's name)")
-    run.add_argument("--version", default="0", help="version of the model")
-    run.add_argument("--service", default="", help="service of the model (its name)")
-    run.add_argument("--owner", default="", metavar="TEAM", help="the team that answers for it")
-    run.add_argument("--tier", default="3", help="how much it matters, from 1")
-    run.add_argument("--runbook", default="", metavar="URL", help="what to do when it fails")
-    run.add_argument("--schedule", default="", metavar="'M H D M W'", help="when it is due, as crontab(5) writes it")
-    run.add_argument("--timezone", default="", metavar="ZONE", help="zone of the schedule (the host's)")
+    run.add_argument("--version", help="version of the model")
+    run.add_argument("--service", help="service of the model (its name)")
+    run.add_argument("--owner", metavar="TEAM", help="the team that answers for it")
+    run.add_argument("--tier", help="how much it matters, from 1")
+    run.add_argument("--runbook", metavar="URL", help="what to do when it fails")
+    run.add_argument("--schedule", metavar="'M H D M W'", help="when it is due, as crontab(5) writes it")
+    run.add_argument("--timezone", metavar="ZONE", help="zone of the schedule (the host's)")
     run.add_argument("--timeout", type=duration, metavar="DURATION", help="end it, and what it started, after this")
-    grace = timedelta(seconds=30)
-    run.add_argument("--grace", type=duration, default=grace, metavar="DURATION", help="and kill it after this (30s)")
+    run.add_argument("--grace", type=duration, metavar="DURATION", help="and kill it after this (30s)")
+    run.add_argument("--overlap", choices=OVERLAPS, help="if the run before still goes on (allow); skip exits with 0")
+    run.add_argument("--retries", type=_count, metavar="N", help="attempts after one that failed (0)")
     run.add_argument(
-        "--overlap", choices=OVERLAPS, default=ALLOW, help="if the run before still goes on (allow); skip exits with 0"
+        "--instrument",
+        action=argparse.BooleanOptionalAction,
+        help="trace what it calls, by OpenTelemetry's instrumentations",
     )
-    run.add_argument("--retries", type=_count, default=0, metavar="N", help="attempts after one that failed (0)")
-    run.add_argument(
-        "--instrument", action="store_true", help="trace what it calls, by OpenTelemetry's instrumentations"
-    )
-    run.add_argument("--env-file", default="", metavar="FILE", help="KEY=VALUE lines for the command's environment")
+    run.add_argument("--env-file", metavar="FILE", help="KEY=VALUE lines for the command's environment")
     for name in (*OBJECTIVES, *TERMS):
         run.add_argument(f"--sla-{name.replace('_', '-')}", metavar="VALUE", help=argparse.SUPPRESS)
     run.add_argument("words", nargs=argparse.REMAINDER, metavar="command", help="the command and its arguments")
@@ -63,24 +63,39 @@ def _name_of(words: list[str]) -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from batch_observability.catalog.lookup import named
+    from batch_observability.catalog.merging import merged
     from batch_observability.cron.runner import leave
+    from batch_observability.cron.telling import settings_of
 
     words = options.words[1:] if options.words[:1] == ["--"] else options.words
     if not words:
         raise config.ConfigError("run: there is no command; write it after --, for example batchobs run -- ./score.sh")
-    given = {name: getattr(options, f"sla_{name}") for name in (*OBJECTIVES, *TERMS)}
-    promised = {name: text for name, text in given.items() if text is not None}
     try:
-        model = BatchModel(
-            name=options.model or _name_of(words),
-            version=options.version,
-            service=options.service,
-            owner=options.owner,
-            tier=options.tier,
-            runbook=options.runbook,
-            sla=SLA(**promised) if promised else None,
-        )
+        model = _declared(options, options.model or _name_of(words))
     except ModelError as error:
         raise config.ConfigError(str(error)) from None
-    names = ("timeout", "grace", "overlap", "retries", "env_file", "instrument", "schedule", "timezone")
-    return leave(Job(words=words, model=model, **{name: getattr(options, name) for name in names}))
+    entry = named(model.name, settings_of())
+    return leave(Job(words=words, model=merged(model, entry), **_how(options, entry)))
+
+
+def _declared(options: argparse.Namespace, name: str) -> BatchModel:
+    """Return the model as far as the options say it."""
+    given = {key: getattr(options, key) for key in ("version", "service", "owner", "tier", "runbook")}
+    promised = {key: getattr(options, f"sla_{key}") for key in (*OBJECTIVES, *TERMS)}
+    promised = {key: text for key, text in promised.items() if text is not None}
+    fields = {key: text for key, text in given.items() if text is not None}
+    return BatchModel(name=name, sla=SLA(**promised) if promised else None, **fields)
+
+
+def _how(options: argparse.Namespace, entry: Cataloged | None) -> dict[str, Any]:
+    """Return how the job is to be run: as the options say, else as the catalog does; what neither says is left out."""
+    found: dict[str, Any] = {}
+    for name in ("timeout", "grace", "overlap", "retries", "env_file", "instrument", "schedule", "timezone"):
+        value = getattr(options, name)
+        # A schedule is meant in the zone that is given with it, or in the host's.
+        if value is None and entry is not None and not (name == "timezone" and options.schedule is not None):
+            value = getattr(entry, name)
+        if value is not None and value != "":
+            found[name] = value
+    return found

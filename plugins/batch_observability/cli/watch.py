@@ -13,12 +13,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from batch_observability import config
-from batch_observability.catalog import Catalog, load
+from batch_observability.catalog import Catalog
+from batch_observability.cli.catalogs import add_catalog, catalog_of
 from batch_observability.cli.install_hint import install_hint
 from batch_observability.cli.lookout import Lookout
 from batch_observability.cli.options import load_settings
@@ -45,7 +45,7 @@ def add_parser(commands: Any) -> None:
     watch.add_argument(
         "--interval", type=_seconds, metavar="SECONDS", help="between two looks (BATCHOBS_CHECK_INTERVAL)"
     )
-    watch.add_argument("--catalog", type=Path, metavar="FILE", help="batch_models.yaml, which says when jobs are due")
+    add_catalog(watch, "which says when jobs are due")
     watch.add_argument("--install-hint", action="store_true", help="print what has check run each minute, and end")
     watch.add_argument("--json", action="store_true", help="print JSON objects, one a line")
     watch.set_defaults(run=_run)
@@ -63,10 +63,10 @@ def _seconds(text: str) -> float:
 
 def _run(options: argparse.Namespace) -> int:
     if options.install_hint:
-        print(install_hint(options.catalog), end="")  # noqa: T201  (the command's voice)
+        print(install_hint(options.catalog or []), end="")  # noqa: T201  (the command's voice)
         return 0
     settings = load_settings()
-    watch = _Watch(settings, load(options.catalog), as_json=options.json)
+    watch = _Watch(settings, catalog_of(options, settings), as_json=options.json)
     interval_s = options.interval or settings.check_interval
     with _stopped_by(signal.SIGTERM, signal.SIGINT) as stop:
         while not stop.is_set():

@@ -17,6 +17,8 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TypeVar
 
+from batch_observability.catalog.lookup import named
+from batch_observability.catalog.merging import merged
 from batch_observability.cron.job import Job
 from batch_observability.cron.telling import Due, Trace, context_of, ends_with_us, settings_of
 from batch_observability.guard import guarded, report
@@ -185,6 +187,7 @@ def _outcome(error: BaseException | None) -> Outcome:
 def _begin(model: BatchModel) -> Observed | None:
     try:
         settings = settings_of()
+        model = merged(model, named(model.name, settings))
         context = context_of(Job(words=(), model=model), Trace(), 1, Due(model.as_text()))
         observed = Observed(context, settings, ends_with_process=ends_with_us(settings))
         logs_follow()
