@@ -87,6 +87,11 @@ def _lookup() -> Lookup | None:
     return _Catalog.lookup
 
 
+def catalog() -> Lookup | None:
+    """Return the catalog of this process; None if there is none."""
+    return _lookup()
+
+
 def _tell(lookup: Lookup) -> None:
     """Say once what is wrong with the catalog; what is right in it is used."""
     if lookup.first_mistake and lookup.first_mistake != _Catalog.told:

@@ -13,7 +13,7 @@ from batch_observability.catalog.keeping import Record, head_of, keep, opened, s
 from batch_observability.catalog.matching import Patterns
 from batch_observability.catalog.places import paths_of
 from batch_observability.catalog.reading import cataloged, files_of, joined
-from batch_observability.catalog.values import Cataloged, Mistake
+from batch_observability.catalog.values import Cataloged, Mistake, Owner
 from batch_observability.config import Settings
 from batch_observability.guard import guarded
 from batch_observability.objective import ModelError
@@ -44,6 +44,7 @@ class Lookup:
             head = head_of(self._stamp, self._record)
         self._models: dict[str, int] = head["models"]
         self._patterns = Patterns(tuple(one) for one in head["patterns"])
+        self._owners: dict[str, dict[str, str]] = head["owners"]
         self._read: dict[str, Cataloged | None] = {}
         said = head["mistakes"]
         self.mistakes = len(said)
@@ -63,6 +64,10 @@ class Lookup:
         if name not in self._read:
             self._read[name] = self._cataloged(name)
         return self._read[name]
+
+    def owner(self, team: str) -> Owner | None:
+        """Return an owner by the name of the team; None if the catalog does not have it."""
+        return Owner(team=team, **self._owners[team]) if team in self._owners else None
 
     def _cataloged(self, name: str) -> Cataloged | None:
         if name not in self._models:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batch_observability import config
+from batch_observability.catalog.places import paths_of
 from batch_observability.cli.options import is_blank, load_settings
 from batch_observability.cli.words import document
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 _FOUND = 1
 _FORMATS = ("text", "json", "sarif", "github")
 _FAIL_ON = ("error", "warning", "note", "never")
-_CATALOG = "batch_models.yaml"
 
 
 def add_parser(commands: Any) -> None:
@@ -44,7 +44,7 @@ def add_parser(commands: Any) -> None:
         nargs="*",
         type=Path,
         metavar="PATH",
-        help="DAG files, catalogs, and folders of them (Airflow's folder of DAGs, and batch_models.yaml here)",
+        help="DAG files, catalogs, and folders of them (Airflow's folder of DAGs, and this host's catalog)",
     )
     lint.add_argument("--format", choices=_FORMATS, default="text", help="how findings are printed (text)")
     lint.add_argument("--fail-on", choices=_FAIL_ON, default="error", help="least severity for exit code 1 (error)")
@@ -152,9 +152,9 @@ def _paths(given: list[Path]) -> list[Path]:
         return given
     folder = config.airflow_option("core", "dags_folder")
     usual = [Path(folder).expanduser()] if folder else []
-    found = [path for path in (*usual, Path(_CATALOG)) if path.exists()]
+    found = [path for path in (*usual, *paths_of(load_settings())) if path.exists()]
     if not found:
-        raise config.ConfigError(f"nothing to check: name DAG files, catalogs such as {_CATALOG}, or folders of them")
+        raise config.ConfigError("nothing to check: name DAG files, catalogs (batch_models.yaml), or their folders")
     return found
 
 

@@ -84,9 +84,9 @@ class Declaration:
         usable = one is not None and isinstance(one.value, str) and not _problem("name", one.value)
         return str(one.value) if one is not None and usable else self.label or "computed"
 
-    def model(self, beside: Mapping[str, Any] | None = None) -> BatchModel:
-        """Return the model, as far as it is known and right; `beside` are fields that it does not give itself."""
-        values: dict[str, Any] = {**(beside or {})}
+    def model(self) -> BatchModel:
+        """Return the model, as far as it is known and right."""
+        values: dict[str, Any] = {}
         sla: dict[str, Any] = {}
         for key, one in self.written.items():
             if one.value is UNKNOWN or key.removeprefix(SLA_KEY) not in (*FIELDS, *PARSERS) or _problem(key, one.value):

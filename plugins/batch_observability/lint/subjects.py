@@ -1,7 +1,7 @@
 """
 The models that are looked at: those of a catalog and those of DAG files, each with what the other knows of it.
 
-Code goes before the catalog, field by field: a model in code whose owner is in the catalog has an owner.
+Code goes before the catalog, as where it runs: a model in code whose owner is in the catalog has an owner.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from batch_observability.catalog import Catalog, Cataloged, Owner
+from batch_observability.catalog.merging import merged
 from batch_observability.lint.dag_files import MEASURE, STAGE, DagFile
 from batch_observability.lint.declared import FIELDS, SLA_KEY, Declaration
 from batch_observability.lint.findings import Subject
@@ -31,7 +32,7 @@ def subjects(catalog: Catalog, files: Sequence[DagFile]) -> list[Subject]:
 
 
 def _of_catalog(one: Cataloged, code: Subject | None, tasks: Collection[tuple[str, str]]) -> Subject:
-    model, given = one.model, _given(one)
+    model, given = one.model, fields_of(one.given)
     described = code is not None and not one.match and not one.schedule
     if code is not None and described:
         # It has no runs of its own: what it does not say is as the code has it.
@@ -54,14 +55,14 @@ def _of_catalog(one: Cataloged, code: Subject | None, tasks: Collection[tuple[st
     )
 
 
-def _given(one: Cataloged) -> frozenset[str]:
-    """Return the fields of a model that its catalog gives."""
-    return frozenset(key.partition(".")[0] for key in one.given)
+def fields_of(keys: Collection[str]) -> frozenset[str]:
+    """Return the fields of a model that keys are of: `sla.finish_by` is of `sla`."""
+    return frozenset(key.partition(".")[0] for key in keys)
 
 
 def _wrong(one: Cataloged) -> frozenset[str]:
     """Return the fields whose values were left out because they are wrong: that is told already."""
-    found = {key.partition(".")[0] for key in one.lines} & set(FIELDS) - _given(one) - {"name"}
+    found = {key.partition(".")[0] for key in one.lines} & set(FIELDS) - fields_of(one.given) - {"name"}
     found |= {"sla"} if any(key.startswith(SLA_KEY) and key not in one.given for key in one.lines) else set()
     # The handle of a team that is written within the model.
     found |= {"oncall"} if "owner.oncall" in one.lines and not (one.owner and one.owner.oncall) else set()
@@ -98,25 +99,21 @@ def in_code(
     recorded: Mapping[str, Any] = {},
 ) -> Subject:
     """Return a model that is declared in code, with what the catalog adds."""
-    written = set(one.written)
     wrong = {key.partition(".")[0] for key, _ in one.mistakes()}
     unknown = {key.partition(".")[0] for key, field in one.written.items() if field.value is UNKNOWN} | wrong
-    unknown |= set(FIELDS) - written if one.open else set()
+    unknown |= set(FIELDS) - set(one.written) if one.open else set()
     known = catalog.models.get(one.name) if "name" not in unknown else None
-    beside, added = beside_code(known, written | unknown)
-    model = one.model(beside)
-    places = {
-        key: (one.file, field.line) for key, field in one.written.items() if key != "sla" or field.value is UNKNOWN
-    }
-    if "sla" in one.written:
-        places["sla"] = (one.file, one.written["sla"].line)
+    code = one.model()
+    model = merged(code, known)
+    added = known.given - code.given - set(one.written) if known is not None else frozenset()
+    places = {key: (one.file, field.line) for key, field in one.written.items()}
     if known is not None:
-        places |= {key: (known.file, line) for key, line in known.lines.items() if key.partition(".")[0] in added}
+        places |= {key: (known.file, line) for key, line in known.lines.items() if key in added}
     return Subject(
         model=model,
         owner=owner_of(model, known, catalog),
-        given=frozenset(written | added),
-        unknown=frozenset(unknown & set(FIELDS)) - added,
+        given=fields_of({*one.written, *added}),
+        unknown=frozenset(unknown & set(FIELDS)),
         volatile={key: field.volatile for key, field in one.written.items() if field.volatile and key in unknown},
         file=one.file,
         line=one.line,
@@ -125,12 +122,6 @@ def in_code(
         in_code=True,
         **recorded,
     )
-
-
-def beside_code(known: Cataloged | None, written: Collection[str]) -> tuple[dict[str, Any], set[str]]:
-    """Return the fields that a catalog adds to a model in code, with their values, and their names."""
-    added = _given(known) & set(FIELDS) - set(written) - {"name"} if known is not None else frozenset()
-    return {name: getattr(known.model, name) for name in added} if known else {}, set(added)
 
 
 def owner_of(model: BatchModel, known: Cataloged | None, catalog: Catalog) -> Owner | None:
