@@ -20,6 +20,7 @@ from batch_observability import schema
 from batch_observability.config import Settings
 from batch_observability.export.deliver import Delivery
 from batch_observability.export.target import Choice
+from batch_observability.ledger.records import Declared
 from batch_observability.model import BatchModel
 from batch_observability.schema import Outcome
 from batch_observability.sidecar import ending
@@ -32,6 +33,7 @@ from tests.live import DogStatsDListener, wait_until
 from tests.sidecar.frames import context
 
 SECOND = 10**9
+DAY = 86_400 * SECOND
 # Custom metrics that one combination of a name and its tags counts as, by DogStatsD's type.
 WEIGHT = {"d": 5, "c": 1, "g": 1}
 ENVS = ("prod", "staging", "test", "dev", "dr")
@@ -107,6 +109,14 @@ def _dag(fields, sla, tasks, recorded) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _declared(runner: Runner) -> Declared:
+    """Return that a task or job is known since a day."""
+    task_id = runner.tags.get("task_id", runner.resource)
+    model, since_ns = runner.model.as_text(), time.time_ns() - DAY
+    dag_id = runner.tags.get("dag_id", "")
+    return Declared(dag_id=dag_id, task_id=task_id, source=runner.source, model=model, since_ns=since_ns)
+
+
 def emitted(folder: Path, envs: Sequence[str], count: int) -> tuple[int, dict[str, int]]:
     """
     Let a day pass, of models that are written to a folder.
@@ -170,6 +180,7 @@ class Day:
     def run(self, runners: list[Runner]) -> None:
         """Let everything run that is due: some of it fails, is late, or never comes."""
         missed = []
+        self._delivery.ledger.apply_all([_declared(runner) for runner in runners])
         for runner in runners:
             promised = runner.model.objectives()
             if "start_within" in promised and self._chance.random() < _BREAKING:
@@ -193,7 +204,7 @@ class Day:
             resource=runner.resource,
             slot="due 1",
             due_ns=now_ns - 7200 * SECOND,
-            since_ns=now_ns - 86400 * SECOND,
+            since_ns=now_ns - DAY,
             **runner.tags,
         )
 
@@ -211,6 +222,7 @@ class Day:
             start_ns=begin_ns,
             due_ns=begin_ns - SECOND,
             slot=f"due {self._number}",
+            declared_ns=now_ns - DAY,
             env=self._env,
         )
         seen = Observation(attempt, 100)
