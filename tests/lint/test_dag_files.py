@@ -306,6 +306,13 @@ def test_a_file_that_is_gone_is_told(tmp_path):
         Folder().source(tmp_path / "dag.py")
 
 
+def test_a_file_that_is_nested_too_deeply_is_a_warning(tmp_path):
+    path = tmp_path / "dag.py"
+    path.write_text("from batch_observability import BatchModel\nx = " + " + ".join(["f(1)"] * 3000), encoding="utf-8")
+    (one,) = finish(look([path]))[0]
+    assert (one.rule, one.severity) == ("dag-file", "warning")
+
+
 def test_importing_a_file_that_cannot_be_read_is_as_not_to_find_it(read):
     found = read(
         "from broken import TEAM\nfrom batch_observability import BatchModel\nBatchModel(TEAM)", broken="def ("

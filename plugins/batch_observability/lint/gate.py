@@ -5,7 +5,7 @@ The gate: catalogs and DAG files in, findings out.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from batch_observability.catalog import Catalog, read
@@ -62,6 +62,9 @@ def look(paths: Sequence[Path]) -> Read:
             files.append(dag_files.read(folder.source(path)))
         except UnreadableError as error:
             found.append(mistake("dag-file", str(error), str(path), error.line))
+        except RecursionError:
+            text = "its expressions are nested too deeply to be read here: its models are not looked at"
+            found.append(replace(mistake("dag-file", text, str(path), 1), severity=Severity.WARNING))
     known = subjects(catalog, files)
     found += [*_of_files(files), *complaints(known)]
     names = {str(path) for path in (*catalog.files, *scripts)}

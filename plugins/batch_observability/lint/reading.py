@@ -81,7 +81,7 @@ class Folder:
                 if path is not None and path.is_file():
                     try:
                         return self.source(path)
-                    except UnreadableError:
+                    except (UnreadableError, RecursionError):
                         return None
         return None
 
@@ -93,7 +93,7 @@ def _parsed(path: Path) -> ast.Module:
         raise UnreadableError(f"it cannot be read: {error.strerror}") from None
     except SyntaxError as error:
         raise UnreadableError(f"it is no Python: {error.msg}", error.lineno or 1) from None
-    except (ValueError, RecursionError, MemoryError) as error:
+    except ValueError as error:
         raise UnreadableError(f"it is no Python: {' '.join(str(error).split())}", 1) from None
 
 

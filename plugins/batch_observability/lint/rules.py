@@ -68,7 +68,7 @@ _TABLE = (
     Rule(
         id="dag-file",
         severity=_ERROR,
-        description="a DAG file cannot be read as Python",
+        description="a DAG file cannot be read as Python; one that is nested too deeply to be looked at: a warning",
         remedy="mend the line: Airflow cannot import the file either",
     ),
     Rule(
