@@ -39,6 +39,12 @@ def _given(made: object, otherwise: Iterable[str]) -> frozenset[str]:
     return said if isinstance(said, frozenset) else frozenset(otherwise)
 
 
+def as_written(made: _T, given: Iterable[str]) -> _T:
+    """Return a value that has just been made, of which these fields were written."""
+    object.__setattr__(made, _GIVEN, frozenset(given))
+    return made
+
+
 @dataclass(frozen=True, kw_only=True, init=False)
 class SLA:
     """

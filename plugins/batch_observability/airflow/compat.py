@@ -26,15 +26,22 @@ KILLED_AFTER_S = 5.0
 _TIMEOUTS = frozenset({"AirflowTaskTimeout", "AirflowSensorTimeout", "TaskDeferralTimeout"})
 
 
-def settings() -> config.Settings:
-    """Return our settings, from the environment and airflow.cfg; what is wrong is logged and has its default."""
+def settings(*names: str) -> config.Settings:
+    """
+    Return our settings, from the environment and airflow.cfg; what is wrong is logged and has its default.
+
+    Args:
+        names: of those that are looked up in airflow.cfg; none: all.
+    """
     from airflow.sdk.configuration import conf
 
     prefix = f"AIRFLOW__{config.SECTION.upper()}__"
     # Looking up nine options that nobody has set takes 2 ms of the 15 that the start of a run may take.
     said = conf.has_section(config.SECTION) or any(name.startswith(prefix) for name in os.environ)
     return config.load(
-        section=(lambda key: conf.get(config.SECTION, key, fallback=None)) if said else None,
+        section=(lambda key: conf.get(config.SECTION, key, fallback=None) if not names or key in names else None)
+        if said
+        else None,
         on_error=lambda error: log.warning("%s; the default is used", error),
     )
 

@@ -78,7 +78,7 @@ def _lookup() -> Lookup | None:
     now, variables = time.monotonic(), tuple(map(os.environ.get, _VARIABLES))
     if variables == _Catalog.variables and now - _Catalog.looked_at < _HOLDS_S:
         return _Catalog.lookup
-    settings = compat.settings()
+    settings = compat.settings("catalog", "state_dir")
     paths = paths_of(settings)
     before = _Catalog.lookup if variables == _Catalog.variables else None
     if before is None or before.paths != paths or not before.is_current():

@@ -12,10 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from batch_observability.catalog.values import MAX_RETRIES, OVERLAPS, flag, retries
 from batch_observability.objective import PARSERS, ModelError, parse_duration
-
-OVERLAPS = ("allow", "skip", "wait")
-_MAX_RETRIES = 100
 
 Schema = Mapping[str, Any]
 
@@ -59,21 +57,6 @@ def _overlap(text: str) -> str:
     if text not in OVERLAPS:
         raise ModelError(f"none of {', '.join(OVERLAPS)}; write one of these")
     return text
-
-
-def retries(text: str) -> int:
-    """Read how often a job is tried again."""
-    if not text.isascii() or not text.isdecimal() or int(text) > _MAX_RETRIES:
-        raise ModelError(f"not a number from 0 to {_MAX_RETRIES}; write for example 2")
-    return int(text)
-
-
-def flag(text: str) -> bool:
-    """Read `true` or `false`."""
-    words = {"true": True, "false": False}
-    if text.lower() not in words:
-        raise ModelError("neither true nor false; write one of these")
-    return words[text.lower()]
 
 
 def _schedule(text: str) -> None:
@@ -197,7 +180,7 @@ MODEL_KEYS: Mapping[str, Key] = {
     ),
     "retries": Key(
         help="attempts after one that failed (0)",
-        schema={"type": ["integer", "string"], "minimum": 0, "maximum": _MAX_RETRIES, "pattern": "^[0-9]{1,3}$"},
+        schema={"type": ["integer", "string"], "minimum": 0, "maximum": MAX_RETRIES, "pattern": "^[0-9]{1,3}$"},
         check=retries,
     ),
     "env_file": Key(help="a file of KEY=VALUE lines for the job's environment", schema=_TEXT),

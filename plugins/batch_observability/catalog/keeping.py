@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from batch_observability.catalog.matching import is_open
 from batch_observability.catalog.values import Mistake
 from batch_observability.private import private_folder, write_private
 
 FILE = "catalog.json"
 # Another number for another form.
-_FORM = 2
+_FORM = 3
 
 
 @dataclass
@@ -38,13 +39,14 @@ class Record:
     owners: dict[str, dict[str, str]] = field(default_factory=dict)
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def patterns(self) -> list[tuple[str, str, str]]:
-        """Return name, DAG id and task id of each match."""
-        return [
-            (name, match.get("dag_id", "*"), match.get("task_id", "*"))
-            for name, one in self.models.items()
-            for match in one["values"].get("match", ())
-        ]
+    def patterns(self) -> dict[str, list[tuple[str, str, str]]]:
+        """Return name, DAG id and task id of each match by DAG id; under "" those that are open to several DAGs."""
+        found: dict[str, list[tuple[str, str, str]]] = {}
+        for name, one in self.models.items():
+            for match in one["values"].get("match", ()):
+                dag_id, task_id = match.get("dag_id", "*"), match.get("task_id", "*")
+                found.setdefault("" if is_open(dag_id) else dag_id, []).append((name, dag_id, task_id))
+        return found
 
 
 def stamp_of(paths: Iterable[Path], files: Iterable[Path]) -> list[Any]:
@@ -73,10 +75,10 @@ def kept(cache: Path, stamp: list[Any]) -> Record | None:
         return None
 
 
-def opened(cache: Path, stamp: list[Any]) -> tuple[dict[str, Any] | None, list[str]]:
+def opened(cache: Path, stamp: list[Any]) -> tuple[dict[str, Any] | None, list[bytes]]:
     """Return the first line of what was kept, and all lines; None if there is none that holds."""
     try:
-        lines = Path(cache, FILE).read_text(encoding="utf-8").split("\n")
+        lines = Path(cache, FILE).read_bytes().split(b"\n")
         head = json.loads(lines[0])
         return (head, lines) if head["of"] == stamp else (None, [])
     except (OSError, ValueError, KeyError, TypeError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from batch_observability.catalog.keeping import Record, head_of, keep, opened, stamp_of
-from batch_observability.catalog.matching import Patterns
+from batch_observability.catalog.matching import Pattern, Patterns
 from batch_observability.catalog.places import paths_of
 from batch_observability.catalog.reading import cataloged, files_of, joined
 from batch_observability.catalog.values import Cataloged, Mistake, Owner
@@ -35,7 +35,7 @@ class Lookup:
         files, wrong = files_of(paths)
         self.paths = list(paths)
         self._stamp = stamp_of(paths, files)
-        self._lines: list[str] = []
+        self._lines: list[bytes] = []
         self._record: Record | None = None
         head, self._lines = opened(cache, self._stamp)
         if head is None:
@@ -43,7 +43,8 @@ class Lookup:
             keep(cache, self._stamp, self._record)
             head = head_of(self._stamp, self._record)
         self._models: dict[str, int] = head["models"]
-        self._patterns = Patterns(tuple(one) for one in head["patterns"])
+        self._all_patterns: dict[str, list[Pattern]] = head["patterns"]
+        self._patterns: tuple[str, Patterns] | None = None
         self._owners: dict[str, dict[str, str]] = head["owners"]
         self._read: dict[str, Cataloged | None] = {}
         said = head["mistakes"]
@@ -56,7 +57,11 @@ class Lookup:
 
     def of_task(self, dag_id: str, task_id: str) -> Cataloged | None:
         """Return the model that a task is, the closest match of several; None if it is none."""
-        names = self._patterns.names(dag_id, task_id)
+        if self._patterns is None or self._patterns[0] != dag_id:
+            # The tasks of a DAG are asked for one after the other; to make patterns of all takes too long.
+            parts = (self._all_patterns.get(key, ()) for key in (dag_id, ""))
+            self._patterns = dag_id, Patterns(tuple(one) for part in parts for one in part)
+        names = self._patterns[1].names(dag_id, task_id)
         return self.named(names[0]) if names else None
 
     def named(self, name: str) -> Cataloged | None:

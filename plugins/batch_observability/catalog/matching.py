@@ -46,6 +46,11 @@ class Patterns:
         return list(dict.fromkeys(name for name, *_ in sorted(matched, key=_openness)))
 
 
+def is_open(pattern: str) -> bool:
+    """Whether a pattern may match several ids."""
+    return _WILD.search(pattern) is not None
+
+
 def fits(pattern: str, text: str) -> bool:
     """Whether a pattern matches the whole of a text, capitals counting."""
     if "?" in pattern or "[" in pattern:

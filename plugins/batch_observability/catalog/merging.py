@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batch_observability.catalog.values import Cataloged
-from batch_observability.model import SLA, BatchModel
+from batch_observability.model import SLA, BatchModel, as_written
 from batch_observability.objective import format_duration
 
 _FIELDS = ("version", "service", "owner", "tier", "description", "runbook")
@@ -39,7 +39,8 @@ def merged(model: BatchModel, entry: Cataloged | None) -> BatchModel:
     for source, given in ((entry.model, entry.given), (model, model.given)):
         values |= {key: getattr(source, key) for key in _FIELDS if key in given}
         promised |= {key[len(_SLA) :]: getattr(source.sla, key[len(_SLA) :]) for key in given if key.startswith(_SLA)}
-    return BatchModel(**values, sla=SLA(**promised) if promised else None)
+    made = BatchModel(**values, sla=SLA(**promised) if promised else None)
+    return as_written(made, (entry.given | model.given) & {"name", *_FIELDS})
 
 
 def as_given(model: BatchModel) -> dict[str, str]:
@@ -61,6 +62,9 @@ def why(
     """
     code = list(code)
     in_catalog = _of_catalog(entry) if entry else {}
+    if any(given.get("owner", text) != text for text, _ in [in_catalog.get("owner", ("", ""))] for _, given in code):
+        # Another team's contact is not this one's.
+        in_catalog = {key: value for key, value in in_catalog.items() if not key.startswith("owner.")}
     usual = _texts(BatchModel(name=name))
     said = []
     for key in dict.fromkeys([*usual, *in_catalog, *jobs, *(key for _, given in code for key in given)]):

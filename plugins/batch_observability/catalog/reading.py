@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from batch_observability.catalog.fields import flag, retries
 from batch_observability.catalog.keeping import Record, keep, kept, stamp_of
 from batch_observability.catalog.places import is_there
-from batch_observability.catalog.values import Catalog, Cataloged, CatalogError, Match, Mistake, Owner
-from batch_observability.catalog.written import Entry, Written, written
+from batch_observability.catalog.values import Catalog, Cataloged, CatalogError, Match, Mistake, Owner, flag, retries
 from batch_observability.model import BatchModel
 from batch_observability.objective import ModelError, parse_duration
+
+if TYPE_CHECKING:
+    from batch_observability.catalog.written import Entry, Written
 
 _OF_MODEL = ("name", "version", "service", "tier", "description", "runbook", "sla")
 
@@ -96,6 +97,8 @@ def _unreadable(path: Path, error: OSError) -> Mistake:
 
 def joined(files: Iterable[Path], mistakes: Iterable[Mistake]) -> Record:
     """Read files, and join them to one catalog."""
+    from batch_observability.catalog.written import written
+
     record = Record(files=[], mistakes=list(mistakes))
     found: list[tuple[str, Written]] = []
     for path in files:

@@ -13,6 +13,10 @@ from pathlib import Path
 from batch_observability.catalog.matching import Patterns
 from batch_observability.config import ConfigError
 from batch_observability.model import BatchModel
+from batch_observability.objective import ModelError
+
+OVERLAPS = ("allow", "skip", "wait")
+MAX_RETRIES = 100
 
 
 class CatalogError(ConfigError):
@@ -124,3 +128,18 @@ class Catalog:
     def patterns(self) -> Patterns:
         """Names of models by the tasks that they are."""
         return Patterns([(name, m.dag_id, m.task_id) for name, one in self.models.items() for m in one.match])
+
+
+def retries(text: str) -> int:
+    """Read how often a job is tried again."""
+    if not text.isascii() or not text.isdecimal() or int(text) > MAX_RETRIES:
+        raise ModelError(f"not a number from 0 to {MAX_RETRIES}; write for example 2")
+    return int(text)
+
+
+def flag(text: str) -> bool:
+    """Read `true` or `false`."""
+    words = {"true": True, "false": False}
+    if text.lower() not in words:
+        raise ModelError("neither true nor false; write one of these")
+    return words[text.lower()]

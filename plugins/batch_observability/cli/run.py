@@ -22,8 +22,8 @@ def add_parser(commands: Any) -> None:
         "run",
         help="run a command, as cron would, and observe it",
         description="Run a command and observe it. Its output, its exit status and the signals that it gets and dies "
-        "of are what they would be without this. What no option says is as the catalog has it. 127: not found, 126: not "
-        "executable, 124: not done in time.",
+        "of are what they would be without this. What no option says is as the catalog has it. 127: not found, "
+        "126: not executable, 124: not done in time.",
         usage="batchobs run [options] -- command ...",
     )
     run.add_argument("--model", default="", metavar="NAME", help="the batch model that it runs (the script's name)")
