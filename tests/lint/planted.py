@@ -133,6 +133,24 @@ IN_CATALOG: dict[str, tuple[str, ...]] = {
     timezone: Europe/London{mark}
 """,
     ),
+    "impossible-objective": (
+        """
+  - name: {name}
+    owner: team-risk
+    tier: 3
+    sla:
+      finish_within: 10m
+      min_duration: 15m{mark}
+""",
+        """
+  - name: {name}
+    owner: team-risk
+    tier: 3
+    schedule: "@daily"
+    sla:
+      freshness: 12h{mark}
+""",
+    ),
     "missing-env-file": (
         """
   - name: {name}

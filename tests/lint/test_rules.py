@@ -181,6 +181,30 @@ def test_values_of_one_run_are_no_tags(lint, field, value, severity):
     assert [(one.rule, one.severity) for one in found] == ([("unbounded-tag", severity)] if severity else [])
 
 
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ("schedule: '@hourly', sla: {freshness: 1h}", False),
+        ("schedule: '@hourly', sla: {freshness: 59m}", True),
+        # Over the weekend it is older, which may be meant: on weekdays it can be kept.
+        ("schedule: '0 6 * * 1-5', sla: {freshness: 26h}", False),
+        ("schedule: '0 6 * * 1-5', sla: {freshness: 5h}", True),
+        ("schedule: '@reboot', sla: {freshness: 1s}", False),
+        ("schedule: '@daily', match: {dag_id: churn}, sla: {freshness: 1h}", False),
+        ("sla: {freshness: 1h, min_duration: 5m, finish_within: 6m}", False),
+        ("sla: {min_duration: 5m, finish_within: 5m}", True),
+    ],
+)
+def test_what_no_run_can_keep_is_told(lint, fields, found):
+    rules = [one.rule for one in lint(catalog=f"models: [{{name: churn, owner: x, tier: 3, {fields}}}]")]
+    assert rules == (["impossible-objective"] if found else [])
+
+
+def test_a_schedule_that_cannot_be_is_told_once(lint):
+    found = lint(catalog="models: [{name: churn, owner: x, tier: 3, schedule: '61 * * * *', sla: {freshness: 1m}}]")
+    assert [one.rule for one in found] == ["bad-schedule"]
+
+
 # --- The past ----------------------------------------------------------------------------------------------------
 
 

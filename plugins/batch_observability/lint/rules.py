@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from batch_observability.lint import demands, jobs, naming, overlap, tags
+from batch_observability.lint import demands, jobs, naming, overlap, possible, tags
 from batch_observability.lint.findings import Complaint, Finding, Severity, Subject
 
 OfOne = Callable[[Subject], Iterator[Complaint]]
@@ -176,6 +176,14 @@ _TABLE = (
         description="the env_file of a cron job is not there",
         remedy="name a file that is there, or run this where the job runs",
         of_one=jobs.missing_env_file,
+    ),
+    Rule(
+        id="impossible-objective",
+        severity=_ERROR,
+        description="an objective that no run can keep: min_duration is not below finish_within, or freshness is less "
+        "than from one due time of the job to the next",
+        remedy="leave one out, or make it wider",
+        of_one=possible.impossible_objective,
     ),
     Rule(
         id="tight-objective",
