@@ -13,7 +13,7 @@ from batch_observability.lint import dag_files, tags
 from batch_observability.lint.dag_files import DagFile
 from batch_observability.lint.findings import Finding, Severity, Subject
 from batch_observability.lint.ignores import silence
-from batch_observability.lint.reading import Folder, UnreadableError
+from batch_observability.lint.reading import PACKAGE, Folder, UnreadableError
 from batch_observability.lint.rules import RULES, complaints, mistake
 from batch_observability.lint.subjects import subjects
 
@@ -59,7 +59,9 @@ def look(paths: Sequence[Path]) -> Read:
     files = []
     for path in scripts:
         try:
-            files.append(dag_files.read(folder.source(path)))
+            source = folder.source(path)
+            if path in paths or _may_matter(path):
+                files.append(dag_files.read(source))
         except UnreadableError as error:
             found.append(mistake("dag-file", str(error), str(path), error.line))
         except RecursionError:
@@ -108,6 +110,12 @@ def _below(folder: Path, pattern: str) -> Iterator[Path]:
         parts = path.relative_to(folder).parts
         if path.is_file() and not any(part.startswith(".") or part in _PASSED_OVER for part in parts):
             yield path
+
+
+def _may_matter(path: Path) -> bool:
+    """Whether a file of a folder may hold models or tasks: as Airflow's safe mode has it, or by our name."""
+    text = path.read_bytes().lower()
+    return PACKAGE.encode() in text or (b"dag" in text and b"airflow" in text)
 
 
 def _of_files(files: Sequence[DagFile]) -> Iterator[Finding]:

@@ -24,9 +24,6 @@ _DEPTH = 20
 class _Unknown:
     """What an expression is that is computed."""
 
-    def __repr__(self) -> str:
-        return "unknown"
-
 
 UNKNOWN: Final = _Unknown()
 
@@ -50,6 +47,7 @@ class Folder:
     def __init__(self, roots: tuple[Path, ...] = ()) -> None:
         self._roots = roots
         self._read: dict[Path, Source | UnreadableError] = {}
+        self._imported: dict[tuple[str, Path], Source | None] = {}
 
     def source(self, path: Path) -> Source:
         """
@@ -70,6 +68,12 @@ class Folder:
 
     def imported(self, module: str, by: Path) -> Source | None:
         """Return the file of a module that a file imports, None if it is not among them or cannot be read."""
+        # Asked for at each name in a file.
+        if (module, by) not in self._imported:
+            self._imported[module, by] = self._find(module, by)
+        return self._imported[module, by]
+
+    def _find(self, module: str, by: Path) -> Source | None:
         relative = len(module) - len(module.lstrip("."))
         names = module.lstrip(".").split(".") if module.lstrip(".") else []
         roots = [by.parents[relative - 1]] if 0 < relative <= len(by.parents) else [*self._roots, by.parent]
