@@ -29,7 +29,7 @@ def dag_policy(dag: Any) -> None:
     """
     if text := _refusal(dag):
         raise compat.refusal(text)
-    _prepare(dag)
+    _dag_policy(dag)
 
 
 @guarded("")
@@ -47,7 +47,7 @@ def _is_kept() -> bool:
 
 
 @guarded(None)
-def _prepare(dag: Any) -> None:
+def _dag_policy(dag: Any) -> None:
     """
     Write down which tasks are batch models, attach deadlines; withdraw our listener where it stands in the way.
 
