@@ -19,6 +19,10 @@ from typing import Any, Self, TypeVar
 from batch_observability.objective import PARSERS, TERMS, FinishBy, ModelError, format_duration
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-/]*")
+# Compiled when a process starts, and not when its run begins.
+_VERSION = re.compile(r"[^\s,|#]+")
+_OWNER = re.compile(r"[^\n\r,|]*")
+_TIER = re.compile(r"(?!0+$)[A-Za-z0-9][\w.\-]{0,49}")
 # Datadog's limits: 100 characters for a service, 200 for a tag with its key.
 _MAX_NAME = 100
 # Not a field: what is written differently is the same model.
@@ -197,13 +201,13 @@ class BatchModel:
             self._set("version", str(self.version))
         self._check(
             "version",
-            re.compile(r"[^\s,|#]+"),
+            _VERSION,
             "write a version without spaces, up to 100 characters, for example '1.4'",
         )
         remedy = "name the team that answers for it in up to 100 characters, for example 'team-risk'"
-        self._check("owner", re.compile(r"[^\n\r,|]*"), remedy)
+        self._check("owner", _OWNER, remedy)
         label = str(self.tier) if isinstance(self.tier, int | str) and not isinstance(self.tier, bool) else ""
-        if not re.fullmatch(r"(?!0+$)[A-Za-z0-9][\w.\-]{0,49}", label):
+        if not _TIER.fullmatch(label):
             raise self._error("tier", "write a number from 1 or a short label, for example 1")
         if isinstance(self.sla, Mapping):
             self._set("sla", SLA(**{str(name): value for name, value in self.sla.items()}))

@@ -31,6 +31,8 @@ for tag, pattern, first in (
 ):
     Editor.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"^(?:{pattern})$"), list(first))
 
+Editor.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
+
 VALIDATOR = Draft202012Validator(json_schema())
 
 

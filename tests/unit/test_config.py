@@ -20,6 +20,7 @@ from batch_observability.config import (
 VALUES = {
     "export": ("datadog, OTLP", ("datadog", "otlp")),
     "state_dir": (" /var/lib/batchobs ", "/var/lib/batchobs"),
+    "catalog": (" /etc/models:~/more.yaml ", "/etc/models:~/more.yaml"),
     "airflow_service": ("etl", "etl"),
     "dag_run_spans": ("false", False),
     "wait_at_end": ("Always", "always"),
@@ -53,6 +54,8 @@ WRONG = [
     ("export", "datadog,auto", "'auto' is no target: write a comma separated list"),
     ("state_dir", "", "write a value, or unset it"),
     ("state_dir", "  ", "write a value, or unset it"),
+    ("catalog", "/etc/models:more.yaml", "'more.yaml' is relative, and jobs run in folders of their own"),
+    ("catalog", "", "write a value, or unset it"),
     ("airflow_service", "", "write a value, or unset it"),
     ("dag_run_spans", "maybe", "write true or false"),
     ("dag_run_spans", "", "write true or false"),
@@ -103,6 +106,7 @@ def test_defaults():
     assert Settings().as_frame() == {
         "export": (),
         "state_dir": "",
+        "catalog": "",
         "airflow_service": "airflow",
         "dag_run_spans": True,
         "wait_at_end": "auto",

@@ -19,8 +19,8 @@ Schema = Mapping[str, Any]
 
 _TEXT: Schema = {"type": ["string", "number"], "minLength": 1}
 _LINE: Schema = {"type": ["string", "number"], "pattern": r"\S"}
-_NAME: Schema = {"type": ["string", "integer"], "pattern": r"^[A-Za-z0-9][A-Za-z0-9_.\-/]*$", "maxLength": 100}
-_TEAM: Schema = {"type": ["string", "integer"], "pattern": r"^[^\n\r,|]+$", "maxLength": 100}
+_NAME: Schema = {"type": ["string", "number"], "pattern": r"^[A-Za-z0-9][A-Za-z0-9_.\-/]*$", "maxLength": 100}
+_TEAM: Schema = {"type": ["string", "number"], "pattern": r"^[^\n\r,|]+$", "maxLength": 100}
 _DURATION: Schema = {
     "type": "string",
     "pattern": r"^\s*(?=\d)(\d+d)?\s*(\d+h)?\s*(\d+m)?\s*(\d+(\.\d+)?s)?\s*$",

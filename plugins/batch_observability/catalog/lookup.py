@@ -59,8 +59,9 @@ class Lookup:
         """Return the model that a task is, the closest match of several; None if it is none."""
         if self._patterns is None or self._patterns[0] != dag_id:
             # The tasks of a DAG are asked for one after the other; to make patterns of all takes too long.
-            parts = (self._all_patterns.get(key, ()) for key in (dag_id, ""))
-            self._patterns = dag_id, Patterns(tuple(one) for part in parts for one in part)
+            begins = (dag_id[:1], "*", "?", "[")
+            is_open = (one for one in self._all_patterns.get("", ()) if one[1].startswith(begins))
+            self._patterns = dag_id, Patterns((*self._all_patterns.get(dag_id, ()), *is_open))
         names = self._patterns[1].names(dag_id, task_id)
         return self.named(names[0]) if names else None
 
