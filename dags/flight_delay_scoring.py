@@ -21,6 +21,7 @@ MODEL = BatchModel(
     owner="team-flights",
     tier=2,
     description="Predicts the arrival delay of every flight that leaves New York",
+    runbook="https://wiki.example.com/flight-delay",
     sla=SLA(finish_within="5m", min_rows=100, max_rejected_ratio=0.5, success_rate=0.99),
 )
 

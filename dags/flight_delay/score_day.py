@@ -27,6 +27,7 @@ MODEL = BatchModel(
     version="1",
     service="flight-delay",
     owner="team-flights",
+    tier=3,
     description="Predicts the arrival delay of every flight that leaves New York, each night",
     sla=SLA(finish_within="5m", min_rows=100),
 )

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -85,9 +85,9 @@ def _targets(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(chosen))
 
 
-def _wait(text: str) -> str:
-    if text.lower() not in ("auto", "always", "never"):
-        raise ValueError("write auto, always or never")
+def _one_of(text: str, *, words: tuple[str, ...]) -> str:
+    if text.lower() not in words:
+        raise ValueError(f"write {', '.join(words[:-1])} or {words[-1]}")
     return text.lower()
 
 
@@ -141,7 +141,7 @@ class Settings:
     )
     wait_at_end: str = _setting(
         "auto",
-        _wait,
+        partial(_one_of, words=("auto", "always", "never")),
         "wait at the end of a task until all is sent or on disk: auto (in Kubernetes pods), always, never",
     )
     wait_timeout: float = _setting(2.0, _seconds, "seconds that such a wait may last")
@@ -163,9 +163,7 @@ class Settings:
         60.0, _seconds, "seconds between two comparisons of Airflow's records with the ledger"
     )
     reconcile_after: float = _setting(
-        15.0,
-        _seconds,
-        "seconds after its end in Airflow when a run without an outcome is closed from Airflow's records",
+        15.0, _seconds, "seconds after its end in Airflow when a run without outcome is closed from its records"
     )
     check_interval: float = _setting(
         20.0, _seconds, "seconds between two looks for promises that are broken while no run is there to tell it"
@@ -188,6 +186,9 @@ class Settings:
         text="send the log lines of runs, not their outcomes only, to OTLP or, with DD_API_KEY, to Datadog's intake",
     )
     capture_max_mb: int = _setting(10, _count, "megabytes that one cron job writes which become log lines; 0: none")
+    lint: str = _setting(
+        "warn", partial(_one_of, words=("off", "warn", "refuse")), "DAGs whose models nobody answers for: lint.md"
+    )
     strict: bool = _setting(default=False, parse=_boolean, text="refuse a finish_by that names no time zone")
 
     @property

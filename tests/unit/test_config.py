@@ -44,6 +44,7 @@ VALUES = {
     "log_redact": ("ACC-\\d+\n  [A-Z]{3}:\\w+ ", (r"ACC-\d+", r"[A-Z]{3}:\w+")),
     "ship_logs": ("yes", True),
     "capture_max_mb": ("0", 0),
+    "lint": (" Refuse ", "refuse"),
     "strict": ("on", True),
 }
 WRONG = [
@@ -91,6 +92,7 @@ WRONG = [
     ("reconcile_after", "-1", "write a number of seconds between 0 and 86400"),
     ("check_interval", "1m", "write a number of seconds, for example 2.5"),
     ("deadline_alerts", "maybe", "write true or false"),
+    ("lint", "loud", "write off, warn or refuse"),
     ("strict", "very", "write true or false"),
 ]
 settings_and_values = pytest.mark.parametrize(
@@ -135,6 +137,7 @@ def test_defaults():
         "log_redact": (),
         "ship_logs": False,
         "capture_max_mb": 10,
+        "lint": "warn",
         "strict": False,
     }
 

@@ -53,6 +53,14 @@ def airflow_tracing() -> bool:
     return bool(conf.getboolean("traces", "otel_on", fallback=False))
 
 
+def refusal(text: str) -> Exception:
+    """Return what a cluster policy raises to refuse a DAG: an import error with this text."""
+    from airflow.exceptions import AirflowClusterPolicyViolation
+
+    violation: Exception = AirflowClusterPolicyViolation(text)
+    return violation
+
+
 def redact(text: str) -> str:
     """Mask what Airflow's secrets masker knows, and what looks like a secret."""
     from airflow.sdk.log import redact as mask

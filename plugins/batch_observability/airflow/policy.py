@@ -1,6 +1,6 @@
 """
-The cluster policy: gives observed tasks their link to the trace, whichever way their model is declared, and keeps our
-listener from standing in the way of DAGs that Airflow would refuse for it.
+The cluster policy: gives observed tasks their link to the trace, whichever way their model is declared, keeps our
+listener from standing in the way of DAGs that Airflow would refuse for it, and looks at who answers for models.
 
 Called at every parse, for every DAG and task: it is quick and harms nothing.
 """
@@ -20,8 +20,34 @@ hookimpl = pluggy.HookimplMarker("airflow.policy")
 
 
 @hookimpl
-@guarded(None)
 def dag_policy(dag: Any) -> None:
+    """
+    Refuse a DAG whose models nobody answers for, where that is asked for; prepare all others.
+
+    Raises:
+        AirflowClusterPolicyViolation: naming model, rule and remedy. Nothing else leaves: both steps are guarded.
+    """
+    if text := _refusal(dag):
+        raise compat.refusal(text)
+    _dag_policy(dag)
+
+
+@guarded("")
+def _refusal(dag: Any) -> str:
+    if not _is_kept():
+        return ""
+    from batch_observability.airflow import ownership
+
+    return ownership.check(dag, compat.settings())
+
+
+def _is_kept() -> bool:
+    """Whether what is parsed is kept; `airflow dags reserialize` and `airflow dags test` keep DAGs too."""
+    return compat.is_dag_processor() or sys.argv[1:2] == ["dags"]
+
+
+@guarded(None)
+def _dag_policy(dag: Any) -> None:
     """
     Write down which tasks are batch models, attach deadlines; withdraw our listener where it stands in the way.
 
@@ -31,8 +57,7 @@ def dag_policy(dag: Any) -> None:
     """
     if any(getattr(task, "end_from_trigger", False) for task in dag.tasks):
         compat.withdraw_listener("batch_observability.airflow.listener")
-    # `airflow dags reserialize` and `airflow dags test` keep DAGs too: theirs are to be the same.
-    if not compat.is_dag_processor() and sys.argv[1:2] != ["dags"]:
+    if not _is_kept():
         return
     settings = compat.settings()
     if compat.is_dag_processor():

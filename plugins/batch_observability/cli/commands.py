@@ -12,7 +12,20 @@ from typing import NoReturn
 from batch_observability._version import __version__
 
 # A module each; only that of what is asked for is loaded, for `run` is in the way of every job.
-_COMMANDS = ("catalog", "check", "crontab", "datadog", "doctor", "ledger", "models", "run", "sla", "spool", "watch")
+_COMMANDS = (
+    "catalog",
+    "check",
+    "crontab",
+    "datadog",
+    "doctor",
+    "ledger",
+    "lint",
+    "models",
+    "run",
+    "sla",
+    "spool",
+    "watch",
+)
 _USAGE_ERROR = 2
 _NOT_READ = 1
 

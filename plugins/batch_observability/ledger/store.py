@@ -13,7 +13,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from batch_observability.ledger import attainment, migrations, queries, scheduled, standing
+from batch_observability.ledger import attainment, history, migrations, queries, scheduled, standing
 from batch_observability.ledger.address import LedgerError, shown
 from batch_observability.ledger.changes import Writer
 from batch_observability.ledger.dialect import WRITES, PostgreSQL, SQLite, dialect_of
@@ -151,6 +151,11 @@ class Ledger:
         """Return how models stand, by name: over a window, and over the end of it that begins at `recent_ns`."""
         with self._transaction() as connection:
             return attainment.attainment(connection, since_ns, recent_ns, model=model, owner=owner)
+
+    def past_runs(self, model: str, since_ns: int, limit: int) -> list[history.PastRun]:
+        """Return the runs of a model that began since then and have ended, newest first, so many at most."""
+        with self._transaction() as connection:
+            return history.past_runs(connection, model, since_ns, limit)
 
     def migrate(self) -> str:
         """Bring the tables up to date; return from which revision to which, as text."""

@@ -64,9 +64,10 @@ def missing_objectives(subject: Subject) -> Iterator[Complaint]:
     """What matters promises something that can be judged."""
     if "sla" in subject.unknown:
         return
-    demand, promised = _demand(subject), subject.model.objectives()
+    demand, sla = _demand(subject), subject.model.sla
     for group in demand.objectives:
-        if not any(name in promised for name in group):
+        # Asked at each parse of a DAG: to write the objectives out as text takes long.
+        if sla is None or all(getattr(sla, name) is None for name in group):
             yield Complaint(
                 text=f"model {subject.model.name!r} of tier {subject.tier} promises none of {', '.join(group)}",
                 subject=subject,
@@ -79,7 +80,7 @@ def missing_objectives(subject: Subject) -> Iterator[Complaint]:
 def missing_oncall(subject: Subject) -> Iterator[Complaint]:
     """Where it matters most, a page finds somebody."""
     team = subject.model.owner.strip()
-    known = "owner" not in subject.unknown
+    known = {"owner", "oncall"}.isdisjoint(subject.unknown)
     reachable = subject.owner is not None and subject.owner.oncall.strip()
     if _demand(subject).oncall and team and known and not reachable:
         text = f"owner {team!r} of model {subject.model.name!r}, tier {subject.tier}, has no on-call handle"

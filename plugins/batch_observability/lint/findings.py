@@ -34,19 +34,23 @@ class Subject:
         model: as far as it is known, with what the catalog adds to code.
         owner: who answers for it, None if nobody is named.
         given: the fields that somebody wrote.
-        unknown: the fields that are computed when the DAG file runs: nothing is said of them.
+        unknown: the fields that are computed when the DAG file runs, or wrong: nothing is said of them.
+        volatile: of the first, what makes them another at each parse, each run or on each host.
         file, line: where it is written.
         places: the same by field.
         match: the tasks that it is the model of, in a catalog.
-        tasks: the same as (DAG id, task id) pairs, as far as they are known; and whether these are all of them.
-        schedule, timezone, env_file: of its cron job.
+        tasks: the same as (DAG id, task id) pairs, as far as they are known.
+        schedule, timezone, retries, env_file: of its cron job.
+        stages, measurements: names that its runs record, None if they are not known.
         in_code: it is declared in a DAG file.
+        is_described: a catalog says more of what is declared in a DAG file, and nothing of its own runs.
     """
 
     model: BatchModel
     owner: Owner | None = None
     given: frozenset[str] = frozenset()
     unknown: frozenset[str] = frozenset()
+    volatile: Mapping[str, str] = field(default_factory=dict)
     file: str = ""
     line: int = 0
     places: Mapping[str, tuple[str, int]] = field(default_factory=dict)
@@ -54,8 +58,12 @@ class Subject:
     tasks: tuple[tuple[str, str], ...] = ()
     schedule: str = ""
     timezone: str = ""
+    retries: int | None = None
     env_file: str = ""
+    stages: frozenset[str] | None = None
+    measurements: frozenset[str] | None = None
     in_code: bool = False
+    is_described: bool = False
 
     def place(self, key: str) -> tuple[str, int]:
         """Return file and line of a field, or of the model where it has none."""

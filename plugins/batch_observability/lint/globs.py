@@ -84,3 +84,8 @@ def one_covers(one: Match, other: Match) -> bool:
 def matches(match: Match, dag_id: str, task_id: str) -> bool:
     """Whether a task is meant."""
     return fnmatchcase(dag_id, match.dag_id) and fnmatchcase(task_id, match.task_id)
+
+
+def is_exact(match: Match) -> bool:
+    """Whether one task is meant, by its ids."""
+    return not any(letter in match.dag_id + match.task_id for letter in "*?[")

@@ -14,7 +14,7 @@ def two_services(subjects: Sequence[Subject]) -> Iterator[Complaint]:
     """Yield the places where a model has another service than where it is written first."""
     first: dict[str, Subject] = {}
     for subject in subjects:
-        if "service" in subject.unknown:
+        if not {"name", "service"}.isdisjoint(subject.unknown):
             continue
         before = first.setdefault(subject.model.name, subject)
         if before.model.service != subject.model.service:
@@ -29,13 +29,14 @@ def two_services(subjects: Sequence[Subject]) -> Iterator[Complaint]:
 
 def similar_names(subjects: Sequence[Subject]) -> Iterator[Complaint]:
     """Yield models whose names differ from another's by case, dash, underscore, dot or slash only."""
-    return _similar("model", "name", subjects, lambda subject: subject.model.name)
+    named = [subject for subject in subjects if "name" not in subject.unknown]
+    return _similar("model", "name", named, lambda subject: subject.model.name)
 
 
 def similar_services(subjects: Sequence[Subject]) -> Iterator[Complaint]:
     """Yield the same of services that were written."""
     # A service that nobody wrote is the model's name, of which the same was said already.
-    written = [subject for subject in subjects if "service" in subject.given]
+    written = [subject for subject in subjects if "service" in subject.given - subject.unknown]
     return _similar("service", "service", written, lambda subject: subject.model.service)
 
 
