@@ -23,7 +23,7 @@ from airflow.sdk import DAG, BaseOperator, TaskInstanceState
 from airflow.sdk.configuration import conf
 
 from batch_observability import BatchModel, BatchModelMixin, current_run
-from batch_observability.airflow import listener
+from batch_observability.airflow import listener, observed
 from tests.airflow.fakes import task_instance
 from tests.faults.plugins.pace import slowness
 
@@ -36,8 +36,10 @@ class Score(BatchModelMixin, BaseOperator):
 
 def main() -> None:
     """Serve until the input ends."""
-    # Airflow's worker has read its configuration long before it forks.
+    # Airflow's worker has read its configuration long before it forks; and is a fork itself of a scheduler that has
+    # loaded what runs need.
     conf.get("core", "executor")
+    observed.load()
     with DAG("budgets", start_date=datetime(2024, 1, 1), schedule=None):
         task = Score(task_id="score")
     print(json.dumps({"ready": True}), flush=True)
@@ -57,15 +59,15 @@ def _observe(task: BaseOperator, environment: dict[str, str]) -> None:
     os.waitpid(children[0], 0)
     instance = task_instance(task, id=uuid4())
     start = _milliseconds(lambda: listener.on_task_instance_running(task_instance=instance))
-    observed = current_run().active
+    active = current_run().active
     with current_run().stage("load"):
         current_run().rows(read=100)
     instance.state = TaskInstanceState.SUCCESS
     end = _milliseconds(
         lambda: listener.on_task_instance_success(previous_state=TaskInstanceState.RUNNING, task_instance=instance)
     )
-    observed = observed and not current_run().active
-    print(json.dumps({"start": start, "end": end, "bare": bare, "slowness": slow, "observed": observed}), flush=True)
+    active = active and not current_run().active
+    print(json.dumps({"start": start, "end": end, "bare": bare, "slowness": slow, "observed": active}), flush=True)
     os._exit(0)
 
 

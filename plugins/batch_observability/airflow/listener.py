@@ -28,9 +28,10 @@ _OUTCOMES = {
 @hookimpl
 @guarded(None)
 def on_starting(component: Any) -> None:
-    """Start the scheduler's helper with the scheduler, so that no later hook has to."""
+    """Start the scheduler's helper with the scheduler, and load what tasks need, so that no later hook has to."""
     if type(component).__name__ == "Job" and compat.is_scheduler():
         scheduler.start_helper()
+        observed.load()
 
 
 @hookimpl

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from batch_observability import config, schema
@@ -34,6 +35,13 @@ class _Open:
     resumes_here: bool
 
 
+_NEEDED = (
+    "batch_observability.airflow.links",
+    "batch_observability.airflow.task_logs",
+    "batch_observability.catalog.lookup",
+    "multiprocessing.context",
+    "multiprocessing.reduction",
+)
 _open: _Open | None = None
 _last: Run | None = None
 
@@ -46,6 +54,12 @@ def last_run() -> Run | None:
 def open_task_instance() -> Any:
     """Return the try whose run is open in this process; None if there is none."""
     return _open.task_instance if _open and _open.observed.is_open else None
+
+
+def load() -> None:
+    """Load all that a run needs, in a process whose forks run tasks, as LocalExecutor's are: then none has to."""
+    for name in _NEEDED:
+        import_module(name)
 
 
 def begin(task_instance: Any, model: BatchModel) -> None:

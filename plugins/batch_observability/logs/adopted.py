@@ -106,7 +106,7 @@ def _masking(secrets: str) -> Callable[[str], str]:
 def _ours(log_channel: LogChannel, descriptor: int) -> LogChannel:
     settings = log_channel.settings
     at_most = min(settings.log_max_bytes, WHOLE_LINE_BYTES)
-    return replace(log_channel, descriptor=descriptor, settings=replace(settings, log_max_bytes=at_most))
+    return log_channel._replace(descriptor=descriptor, settings=replace(settings, log_max_bytes=at_most))
 
 
 def _log_as(parent: configure.Configured) -> None:

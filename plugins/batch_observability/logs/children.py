@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from batch_observability.config import Settings
 from batch_observability.guard import log
-from batch_observability.logs import configure
 from batch_observability.run import Run, current_run
 
 # What a socket takes as one piece; of a longer line another process could write into the middle.
@@ -37,8 +36,7 @@ except BaseException:
 """
 
 
-@dataclass(frozen=True)
-class LogChannel:
+class LogChannel(NamedTuple):
     """
     Where the children of a task log to: what they print goes to somebody who knows of no run.
 
@@ -57,8 +55,7 @@ class LogChannel:
     taken: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class _Carried:
+class _Carried(NamedTuple):
     log_channel: LogChannel | None
     log_identity: tuple[int, int] | None
     secrets: Callable[[], str]
@@ -90,8 +87,14 @@ def carry_no_more() -> None:
     global _carried  # noqa: PLW0603
     _carried = None
     _of_this_process().pop(_KEY, None)
-    if configure.configured() is not None:
+    if _configured() is not None:
         carry()
+
+
+def _configured() -> Any:
+    """Return how this process logs; None if nobody has configured that, for which nothing need be loaded."""
+    configure = sys.modules.get("batch_observability.logs.configure")
+    return None if configure is None else configure.configured()
 
 
 def _of_this_process() -> dict[str, Any]:
@@ -174,7 +177,7 @@ def _packed(carried: _Carried) -> tuple[bytes, dict[str, Any]]:
         "stage": (stage.name, stage.span_id) if stage else None,
         "secrets": carried.secrets(),
         "log_channel": carried.log_channel,
-        "log": None if carried.log_channel else configure.configured(),
+        "log": None if carried.log_channel else _configured(),
     }
     # By now: that something cannot be pickled must not be found out when the process object is.
     packed = pickle.dumps(told)

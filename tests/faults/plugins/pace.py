@@ -14,7 +14,7 @@ from importlib.util import find_spec, module_from_spec
 
 _MODULES = ("argparse", "pickle", "tarfile", "zipfile")
 # Milliseconds of the processor that it takes on a machine of two cores with nothing else to do.
-UNHURRIED_MS = 4.0
+UNHURRIED_MS = 25.0
 
 
 def slowness(clock: Callable[[], float] = time.thread_time) -> float:
