@@ -42,7 +42,7 @@ test: setup  ## all tests, a real Airflow included
 	@$(BIN)/python -m tests.run
 
 test-thorough: setup  ## what takes long to prove: commands with and without batchobs run, years of schedules, 100,000 lines
-	@$(BIN)/python -m pytest tests/thorough --numprocesses=auto
+	@$(BIN)/python -m tests.run thorough
 
 test-neighbours: setup  ## Airflow's own examples with and without the plugin, side by side
 	@$(BIN)/python -m pytest tests/neighbours

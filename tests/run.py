@@ -4,6 +4,9 @@ Runs all tests but those that have a target of their own: `python -m tests.run`,
 First those that run in this process, on every processor, and the package's branch coverage must not fall below a
 floor; then those that start a real Airflow, one after the other, for they measure times. Arguments go to pytest,
 `python -m tests.run tests/unit -x`; coverage is then left out, for a part of the tests says nothing about it.
+
+`python -m tests.run thorough`, which is `make test-thorough`, runs what takes long to prove: the folder of that name,
+and what is marked so elsewhere.
 """
 
 from __future__ import annotations
@@ -17,9 +20,10 @@ TESTS = Path(__file__).parent
 # These start servers, and take minutes.
 LIVE = ("airflow_e2e", "live")
 # Many tests wait for processes of their own, and leave a processor to others meanwhile.
-WORKERS = (os.cpu_count() or 2) * 3 // 2
+WORKERS = (os.cpu_count() or 2) * 2
 # Runs of their own: each fills two processors for minutes.
-APART = ("faults", "neighbours", "promises", "thorough")
+THOROUGH = "thorough"
+APART = ("faults", "neighbours", "promises", THOROUGH)
 COVERAGE_FLOOR = 90
 
 
@@ -38,11 +42,14 @@ def main(arguments: list[str]) -> int:
     """Run pytest; return its exit code."""
     os.chdir(TESTS.parent)
     near, live = folders()
+    if arguments == [THOROUGH]:
+        return run(str(TESTS / THOROUGH), "--numprocesses=auto") or run(*near, "-m", THOROUGH, "--numprocesses=auto")
     if arguments:
         named = any(Path(argument.partition("::")[0]).exists() for argument in arguments)
         return run(*arguments, *([] if named else [*near, *live]))
     coverage = ["--cov=batch_observability", "--cov-branch", f"--cov-fail-under={COVERAGE_FLOOR}"]
-    failed = run(*near, f"--numprocesses={WORKERS}", *coverage, "--cov-report=term:skip-covered", "--durations=5")
+    quick = ["-m", f"not {THOROUGH}", f"--numprocesses={WORKERS}", "--durations=5"]
+    failed = run(*near, *quick, *coverage, "--cov-report=term:skip-covered")
     return failed or run(*live, "--durations=5")
 
 

@@ -110,8 +110,12 @@ def logs_follow() -> None:
 
 def logs_end() -> None:
     """Write what flood control has kept back; children that are started from now on are in no run."""
-    if "batch_observability.logs" in sys.modules:
-        from batch_observability.logs import children, configure
+    # Else nobody has configured logging, and nothing is kept back.
+    if "batch_observability.logs.configure" in sys.modules:
+        from batch_observability.logs import configure
 
         configure.finish()
+    if "batch_observability.logs.children" in sys.modules:
+        from batch_observability.logs import children
+
         children.carry_no_more()

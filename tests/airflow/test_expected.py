@@ -372,6 +372,7 @@ def test_an_airflow_that_does_not_answer_is_none(tmp_path):
     assert expected(gone, {("dag", "score"): Declared(MODEL, 7)}, "test", NOW, SINCE) is None
 
 
+@pytest.mark.thorough
 def test_a_thousand_tasks_with_twenty_thousand_instances_are_quick(airflow):
     dags = [f"dag{number:03}" for number in range(250)]
     for dag_id in dags:

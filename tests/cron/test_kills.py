@@ -65,6 +65,7 @@ def outcomes() -> list[str]:
     return [row["outcome"] for row in rows(state())]
 
 
+@pytest.mark.thorough
 def test_whoever_is_killed_each_job_has_one_outcome_that_is_true(tmp_path):
     played = [Round.drawn(SEED, number) for number in range(ROUNDS)]
     for one in played:

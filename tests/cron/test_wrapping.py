@@ -289,6 +289,7 @@ PARTS = ["show", "show a", "'q  q'", '"d $X"', "$X", "\\%", "%", "%x", "|", "&&"
 PARTS += ["$(echo x)", "*", "~", "#", "\\", '"', "'", "cd /", "true", "false", "(", ")", "!", "Y=1", "{", "}", "é", "`"]
 
 
+@pytest.mark.thorough
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(PARTS), min_size=1, max_size=7), st.sampled_from(["", " "]))
 def test_any_wrapped_command_does_what_it_did(cron, parts, between):

@@ -16,6 +16,7 @@ from tests.datadog.catalogs import hundreds
 from tests.datadog.conftest import CHURN, DEMAND, resources
 
 
+@pytest.mark.thorough
 def test_hundreds_of_models_are_applied_as_datadog_describes_its_api_and_then_nothing_is_left_to_do(datadog, session):
     """Measured at the time of writing: 2,205 resources, 2,211 requests; then 10 requests tell that nothing changed."""
     wanted = rendered(hundreds(300), Options())
@@ -31,6 +32,7 @@ def test_hundreds_of_models_are_applied_as_datadog_describes_its_api_and_then_no
     assert datadog.wrong == []
 
 
+@pytest.mark.thorough
 def test_planning_thousands_takes_seconds():
     """Five environments of 300 models, against what Datadog has of them: no network here."""
     wanted = rendered(hundreds(300), Options(envs=("prod", "staging", "qa", "dev", "ci")))

@@ -24,6 +24,7 @@ def undisturbed():
         return len(datadog.requests), datadog.organization.state()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("effect", ["before", "after"])
 def test_an_apply_that_is_interrupted_at_any_request_is_resumed_to_the_same_end(undisturbed, monkeypatch, effect):
     requests, state = undisturbed
@@ -54,6 +55,7 @@ def test_an_apply_that_is_interrupted_at_any_request_is_resumed_to_the_same_end(
             assert datadog.wrong == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_at_any_request_changes_nothing_of_the_end(undisturbed, fault):
     requests, state = undisturbed

@@ -108,6 +108,7 @@ def read_back(batch, signal, document):
 # --- What went in comes out --------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @given(batches)
 @settings(deadline=None, max_examples=200)
 def test_what_was_written_is_read_back(batch):
@@ -120,6 +121,7 @@ def test_what_was_written_is_read_back(batch):
     }
 
 
+@pytest.mark.thorough
 @given(batches)
 @settings(deadline=None, max_examples=50)
 def test_a_collector_can_read_whatever_was_written(batch):
@@ -194,6 +196,7 @@ def refused_or_read(signal, document):
         assert exactly(read_back(batch, signal, written)) == exactly(batch)
 
 
+@pytest.mark.thorough
 @given(st.sampled_from(SIGNALS), json_values)
 @settings(deadline=None, max_examples=300)
 def test_any_json_is_a_batch_or_a_value_error(signal, value):
@@ -224,6 +227,7 @@ DOCUMENTS = json.loads(json.dumps(encode(run_batch(), NOW_NS)))
 PLACES = {signal: [path for path in places(document) if path] for signal, document in DOCUMENTS.items()}
 
 
+@pytest.mark.thorough
 @given(st.data())
 @settings(deadline=None, max_examples=500)
 def test_a_document_with_a_part_replaced_is_a_batch_or_a_value_error(data):

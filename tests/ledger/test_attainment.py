@@ -138,6 +138,7 @@ def test_the_newest_successes_are_those_of_a_plain_calculation(ledger, seed):
     assert found["never"] == (model("never"), 50, None)
 
 
+@pytest.mark.thorough
 def test_rates_of_more_models_than_fit_in_a_statement(ledger):
     names = [f"model-{number}" for number in range(1200)]
     ledger.apply_all([finished(of=run(name, model=model(name), dag_run_id=name), end_ns=7) for name in names])

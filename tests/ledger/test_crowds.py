@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from datetime import timedelta
 
+import pytest
+
 from batch_observability.ledger.store import Ledger
 from tests.ledger.conftest import TIMEOUT_S
 from tests.ledger.crowd import crowd
@@ -34,6 +36,7 @@ def test_of_all_who_close_a_run_at_once_one_has_closed_it(ledger, url, rows):
     assert rows("SELECT count(*) AS n FROM stages") == [{"n": 4}]
 
 
+@pytest.mark.thorough
 def test_of_10_000_runs_none_is_lost(ledger, url, rows):
     assert crowd(url, 4, "replay", 2500) == [{"answer": 2500}] * 4
     assert ledger.info()["runs"] == 10_000

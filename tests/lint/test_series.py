@@ -11,6 +11,7 @@ from batch_observability.lint.series import Assumed, project
 from tests.lint import day
 
 
+@pytest.mark.thorough
 def test_it_is_within_ten_percent_of_what_a_day_sends(tmp_path):
     """Of 300 models in five environments it takes minutes: see tests/thorough."""
     emitted, by_metric = day.emitted(tmp_path, day.ENVS[:2], 40)

@@ -301,6 +301,7 @@ def test_an_odd_object_is_no_reason_not_to_log(written, run, name):
     assert all(record["dd.span_id"] == str(run.context.span_id) for record in records)
 
 
+@pytest.mark.thorough
 @many
 @given(message=anything, fields=st.dictionaries(texts, anything, max_size=5))
 def test_anything_is_one_valid_line(message, fields):
@@ -313,6 +314,7 @@ def test_anything_is_one_valid_line(message, fields):
     assert json.dumps(record, ensure_ascii=False).encode()
 
 
+@pytest.mark.thorough
 @many
 @given(message=anything, arguments=st.lists(anything, max_size=3), fields=st.dictionaries(texts, anything, max_size=5))
 def test_a_call_with_anything_never_raises(message, arguments, fields):

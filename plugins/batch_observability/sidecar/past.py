@@ -15,6 +15,8 @@ log = logging.getLogger("batch_observability.sidecar")
 
 # The scheduler's helper may just be looking at it.
 _PATIENCE_S = 1.0
+# A sidecar that was told lets go when it next looks, which on a busy host may be while it loads something.
+_TOLD_PATIENCE_S = 5.0
 
 
 def recall(journal: Journal, ledger: Ledger, observation: Observation, *, announced: bool = False) -> bool:
@@ -32,7 +34,7 @@ def recall(journal: Journal, ledger: Ledger, observation: Observation, *, announ
     """
     run_id = observation.context.run_id
     try:
-        entry = journal.take(_PATIENCE_S)
+        entry = journal.take(_TOLD_PATIENCE_S if announced else _PATIENCE_S)
         if entry is not None:
             observation.resume(entry.observation)
             return entry.start_told
