@@ -75,6 +75,7 @@ def dag(dag_id="nightly", model=None):
     return made
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "runs"),
     [

@@ -52,6 +52,7 @@ def blizzard():
         return [row for row in rows if (row["month"], row["day"]) == ("2", "9")]
 
 
+@pytest.mark.thorough
 def test_a_day_of_flights_is_scored_by_a_cron_job(otlp, artifacts, blizzard):
     ran = run("--model", "flights", "--owner", "team-flights", "--sla-finish-within", "5m", "--", *COMMAND)
     assert ran.returncode == 0, ran.stderr.decode()

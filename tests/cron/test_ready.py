@@ -81,6 +81,7 @@ def test_other_options_are_read(other):
     assert reads_options(*other, "--", "true")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "value"),
     [
