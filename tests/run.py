@@ -20,7 +20,7 @@ TESTS = Path(__file__).parent
 # These start servers, and take minutes.
 LIVE = ("airflow_e2e", "live")
 # Many tests wait for processes of their own, and leave a processor to others meanwhile.
-WORKERS = (os.cpu_count() or 2) * 2
+WORKERS = (os.cpu_count() or 2) * 3 // 2
 # Runs of their own: each fills two processors for minutes.
 THOROUGH = "thorough"
 APART = ("faults", "neighbours", "promises", THOROUGH)

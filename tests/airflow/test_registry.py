@@ -121,11 +121,11 @@ def test_a_file_that_cannot_be_used_is_passed_over_and_mended_by_the_next_parse(
 def test_to_say_the_same_again_is_quick(state):
     made = dag(tasks=[f"score-{number}" for number in range(100)])
     registry.declare(made, state)
-    began = time.process_time()
+    began = time.thread_time()
     for _ in range(10):
         registry.declare(made, state)
-    # Measured at the time of writing: 1 ms for 100 models.
-    assert (time.process_time() - began) / 10 < 0.05
+    # Measured at the time of writing: 10 ms for 100 models, and three times as much while coverage is noted.
+    assert (time.thread_time() - began) / 10 < 0.1
 
 
 @pytest.mark.parametrize(("command", "told"), [("dag-processor", True), ("scheduler", False), ("tasks", False)])

@@ -130,7 +130,12 @@ def _write_under(lock: Any, handler: logging.Handler) -> None:
         if held.lock:
             lock.release()
 
-    os.register_at_fork(before=before, after_in_parent=after, after_in_child=after)
+    def after_in_child() -> None:
+        # If that took too long, who has it is a thread of the parent, which this process does not have.
+        if lock.locked():
+            lock.release()
+
+    os.register_at_fork(before=before, after_in_parent=after, after_in_child=after_in_child)
 
 
 class _Locked:

@@ -45,7 +45,8 @@ def merged(model: BatchModel, entry: Cataloged | None) -> BatchModel:
 
 def as_given(model: BatchModel) -> dict[str, str]:
     """Return what is written of a model, as text by field; `sla.finish_by` for one of the SLA."""
-    return {key: text for key, text in _texts(model).items() if key in model.given}
+    given = model.given
+    return {key: text for key, text in _texts(model).items() if key in given}
 
 
 def why(
