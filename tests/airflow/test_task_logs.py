@@ -514,6 +514,8 @@ def test_a_child_that_is_forked_while_a_thread_logs_can_log(logs):
     stop = threading.Event()
 
     def chatter():
+        # What measures coverage has a lock that a forked child would wait for, were it held by this thread.
+        sys.settrace(None)
         while not stop.wait(0):
             structlog.get_logger("chatter").info("chatter")
 
@@ -526,6 +528,29 @@ def test_a_child_that_is_forked_while_a_thread_logs_can_log(logs):
         stop.set()
         thread.join()
     assert sum(line["event"] == "from a child" for line in logs.lines) == 30
+
+
+@pytest.mark.parametrize("logger", [structlog.get_logger, logging.getLogger])
+def test_a_child_that_is_forked_while_a_thread_takes_long_to_write_can_log(logs, monkeypatch, logger):
+    monkeypatch.setattr(task_logs, "_LOCKED_AT_MOST_S", 0.05)
+    observe()
+    writes, wrote = threading.Event(), threading.Event()
+
+    def write_long():
+        with task_logs._write_lock(logs.stream):
+            writes.set()
+            wrote.wait()
+
+    thread = threading.Thread(target=write_long)
+    thread.start()
+    try:
+        writes.wait()
+        in_fork(logger("mine").warning, "from a child")
+    finally:
+        wrote.set()
+        thread.join()
+    logger("mine").warning("from its parent")
+    assert [line["event"] for line in logs.lines] == ["from a child", "from its parent"]
 
 
 def test_after_the_run_children_carry_nothing(logs):
