@@ -243,6 +243,15 @@ def test_a_sensor_that_is_rescheduled_began_when_it_first_looked(airflow):
     assert airflow.the_one().started_ns == ns(NOW - 9 * MINUTE)
 
 
+@pytest.mark.parametrize("state", ["scheduled", "queued"])
+def test_what_was_deferred_and_waits_for_a_worker_again_has_begun(airflow, state):
+    airflow.dag()
+    airflow.run()
+    airflow.instance(state, start_date=NOW - 9 * MINUTE, next_method="go_on")
+    one = airflow.the_one()
+    assert (one.started_ns, one.never_ran, one.settled) == (ns(NOW - 9 * MINUTE), False, False)
+
+
 @pytest.mark.parametrize(
     ("state", "ended", "wanted"),
     [

@@ -105,11 +105,23 @@ def attempts(airflow: AirflowClient, dag_ids: Iterable[str]) -> list[Attempt]:
     ]
 
 
+def key(span: Span) -> Key:
+    """Returns which try of which task a span is of."""
+    meta, numbers = span.get("meta", {}), span.get("metrics", {})
+    return Key(
+        meta.get("airflow.dag_id", ""),
+        meta.get("airflow.dag_run.run_id", ""),
+        meta.get("airflow.task_id", ""),
+        int(numbers.get("airflow.task_instance.map_index", -1)),
+        int(numbers.get("airflow.task_instance.try_number", 0)),
+    )
+
+
 def runs(traces: Iterable[Sequence[Span]]) -> list[Run]:
     """Returns the batch model runs among the traces of the agent."""
     return [
         Run(
-            _key(span),
+            key(span),
             span.get("meta", {}).get("batch_model.outcome", ""),
             span["duration"] / 1e9,
             _rows(span),
@@ -288,14 +300,3 @@ def _rows(span: Span) -> dict[str, int]:
 
 def _is_error(span: Span) -> bool:
     return span.get("status", {}).get("code") in {2, "STATUS_CODE_ERROR"}
-
-
-def _key(span: Span) -> Key:
-    meta, numbers = span.get("meta", {}), span.get("metrics", {})
-    return Key(
-        meta.get("airflow.dag_id", ""),
-        meta.get("airflow.dag_run.run_id", ""),
-        meta.get("airflow.task_id", ""),
-        int(numbers.get("airflow.task_instance.map_index", -1)),
-        int(numbers.get("airflow.task_instance.try_number", 0)),
-    )

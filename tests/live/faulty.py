@@ -13,6 +13,7 @@ import http.server
 import socket
 import struct
 import threading
+from abc import ABC, abstractmethod
 from enum import StrEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
@@ -43,24 +44,11 @@ class Fault(StrEnum):
     RESET = "reset"
 
 
-class FaultyServer:
-    """
-    An HTTP server on a free port of 127.0.0.1, at fault as its attribute `fault` says; a context manager.
+class _Faulty(ABC):
+    """Listens while its attribute `fault` does not say otherwise; a context manager."""
 
-    Without a fault, and late under SLOW, it passes requests on to `upstream`, or answers an empty JSON object if there
-    is none. Every request is judged anew: connections are not kept. With `prompt` what is sent is answered before it
-    is passed on, as an Agent does: else a sender that waits no longer than two seconds gives up on what a busy test
-    agent takes a little later, and sends it again.
-    """
-
-    def __init__(self, upstream: str = "", fault: Fault = Fault.NONE, *, prompt: bool = False) -> None:
-        """Chooses a port."""
-        self._prompt = prompt
-        self._upstream = urlsplit(upstream)
+    def __init__(self, fault: Fault) -> None:
         self._fault = fault
-        self._port = free_ports(1)[0]
-        self._server: _Server | None = None
-        self.url = f"http://{LOOPBACK}:{self._port}"
 
     def __enter__(self) -> Self:
         """Starts to answer, or not to."""
@@ -68,7 +56,7 @@ class FaultyServer:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Closes the port; requests that wait for an answer are left without one."""
+        """Closes the port; who waits for an answer is left without one."""
         self._close()
 
     @property
@@ -81,8 +69,37 @@ class FaultyServer:
         self._close()
         self._fault = fault
         if fault is not Fault.REFUSED:
-            self._server = _Server(self._port, fault, self._forward, prompt=self._prompt)
-            threading.Thread(target=self._server.serve_forever, args=(0.05,), name="faulty", daemon=True).start()
+            self._listen()
+
+    @abstractmethod
+    def _listen(self) -> None: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+
+class FaultyServer(_Faulty):
+    """
+    An HTTP server on a free port of 127.0.0.1, at fault as its attribute `fault` says; a context manager.
+
+    Without a fault, and late under SLOW, it passes requests on to `upstream`, or answers an empty JSON object if there
+    is none. Every request is judged anew: connections are not kept. With `prompt` what is sent is answered before it
+    is passed on, as an Agent does: else a sender that waits no longer than two seconds gives up on what a busy test
+    agent takes a little later, and sends it again.
+    """
+
+    def __init__(self, upstream: str = "", fault: Fault = Fault.NONE, *, prompt: bool = False) -> None:
+        """Chooses a port."""
+        super().__init__(fault)
+        self._prompt = prompt
+        self._upstream = urlsplit(upstream)
+        self._port = free_ports(1)[0]
+        self._server: _Server | None = None
+        self.url = f"http://{LOOPBACK}:{self._port}"
+
+    def _listen(self) -> None:
+        self._server = _Server(self._port, self.fault, self._forward, prompt=self._prompt)
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), name="faulty", daemon=True).start()
 
     def _close(self) -> None:
         server, self._server = self._server, None
@@ -193,7 +210,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-class FaultyDatagrams:
+class FaultyDatagrams(_Faulty):
     """
     Passes DogStatsD's datagrams on to `upstream` (`udp://host:port`), or refuses them; a context manager.
 
@@ -202,41 +219,23 @@ class FaultyDatagrams:
 
     def __init__(self, upstream: str, fault: Fault = Fault.NONE) -> None:
         """Chooses a port."""
+        super().__init__(fault)
         parts = urlsplit(upstream)
         self._upstream = (parts.hostname, parts.port)
-        self._fault = fault
         self._address = (LOOPBACK, free_ports(1)[0])
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self.url = f"udp://{LOOPBACK}:{self._address[1]}"
 
-    def __enter__(self) -> Self:
-        """Starts to pass on, or not to."""
-        self.fault = self._fault
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        """Closes the port."""
-        self._close()
-
-    @property
-    def fault(self) -> Fault:
-        """What it does wrong."""
-        return self._fault
-
-    @fault.setter
-    def fault(self, fault: Fault) -> None:
-        self._close()
-        self._fault = fault
-        if fault is not Fault.REFUSED:
-            self._over = threading.Event()
-            intake = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            # What the kernel cannot hold is lost without a trace.
-            intake.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
-            intake.bind(self._address)
-            intake.settimeout(0.1)
-            self._thread = threading.Thread(target=self._relay, args=(intake, self._over), name="relay", daemon=True)
-            self._thread.start()
+    def _listen(self) -> None:
+        self._over = threading.Event()
+        intake = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        # What the kernel cannot hold is lost without a trace.
+        intake.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
+        intake.bind(self._address)
+        intake.settimeout(0.1)
+        self._thread = threading.Thread(target=self._relay, args=(intake, self._over), name="relay", daemon=True)
+        self._thread.start()
 
     def _close(self) -> None:
         thread, self._thread = self._thread, None

@@ -15,7 +15,7 @@ import pytest
 from tests.airflow_e2e.ran import DECLARED
 from tests.airflow_e2e.stand import DAGS, settled, stand
 from tests.live.agent import REPOSITORY
-from tests.live.evidence import DAG_RUN, RUN, TASK, Key
+from tests.live.evidence import DAG_RUN, RUN, TASK, key
 from tests.live.processes import LiveError
 
 # The first test also pays for the start of an Airflow and for all runs on it.
@@ -135,25 +135,14 @@ def test_the_plugin_installed_and_in_the_plugins_folder_is_one_plugin(beside):
     assert running.observer_log() == ""
 
 
-def _key(span):
-    meta, numbers = span["meta"], span["metrics"]
-    return Key(
-        meta["airflow.dag_id"],
-        meta["airflow.dag_run.run_id"],
-        meta["airflow.task_id"],
-        int(numbers["airflow.task_instance.map_index"]),
-        int(numbers["airflow.task_instance.try_number"]),
-    )
-
-
 def test_nothing_is_doubled_and_nothing_is_missing(beside):
     running, runs = beside
     spans = running.agent.spans()
     assert len({span["span_id"] for span in spans}) == len(spans)
     assert {span["meta"]["airflow.dag_run.run_id"] for span in spans if span["name"] == DAG_RUN} == set(runs.values())
     tried = Counter(attempt.key for attempt in running.tried(*runs))
-    assert Counter(_key(span) for span in spans if span["name"] == TASK) == tried
-    assert {_key(span)[2:] for span in spans if span["name"] == RUN} == set(DECLARED)
+    assert Counter(key(span) for span in spans if span["name"] == TASK) == tried
+    assert {key(span)[2:] for span in spans if span["name"] == RUN} == set(DECLARED)
     counts = Counter(span["name"] for span in spans)
     assert (counts[RUN], counts[DAG_RUN]) == (len(DECLARED), len(runs))
     finished = running.dogstatsd.metrics("batch_model.run.finished")

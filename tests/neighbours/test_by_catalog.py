@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.airflow_e2e.stand import settled, stand
-from tests.live.evidence import RUN, Key
+from tests.live.evidence import RUN, key
 from tests.live.processes import LiveError
 
 # The test also pays for the start of an Airflow and for all runs on it.
@@ -52,20 +52,9 @@ def test_every_try_of_every_example_is_a_run_of_its_model(dags, tmp_path):
         assert running.airflow.import_errors() == []
         assert running.observer_log() == ""
     assert states == {dag_id: "failed" if dag_id == "example_failed_dag" else "success" for dag_id in EXAMPLES}
-    assert Counter(_key(span) for span in spans) == tried
+    assert Counter(key(span) for span in spans) == tried
     assert tried.total() >= 12
     for span in spans:
         meta = span["meta"]
         assert meta["batch_model.name"] == span["service"] == meta["airflow.dag_id"]
         assert (meta["batch_model.owner"], meta["batch_model.tier"]) == ("team-examples", "2")
-
-
-def _key(span):
-    meta, numbers = span["meta"], span["metrics"]
-    return Key(
-        meta["airflow.dag_id"],
-        meta["airflow.dag_run.run_id"],
-        meta["airflow.task_id"],
-        int(numbers["airflow.task_instance.map_index"]),
-        int(numbers["airflow.task_instance.try_number"]),
-    )

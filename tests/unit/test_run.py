@@ -18,6 +18,7 @@ from batch_observability.channel import Channel
 from batch_observability.run import RunContext, log_fields, set_current_run
 from batch_observability.sidecar.observation import Observation
 from batch_observability.usage import process_usage
+from tests.forked import in_child
 from tests.unit.conftest import SECRET, run_context
 
 LOG_FIELDS = {
@@ -37,20 +38,6 @@ LOG_FIELDS = {
     "airflow.dagRun.run_id": "manual__2013-02-01",
     "airflow.task.task_id": "score",
 }
-
-
-def in_child(action) -> int:
-    """Run something in a forked child; return the child's process id once it has ended well."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            action()
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    return pid
 
 
 # --- The current run ---------------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ def select_instances(wanted: Wanted) -> Any:
 
     run, instance = _dag_run(), _task_instance()
     of_run = (run.c[name] for name in ("run_type", "run_after", "queued_at", "clear_number"))
-    columns = (instance.c[name] for name in (*_PLACE, "state", "try_number", "start_date"))
+    columns = (instance.c[name] for name in (*_PLACE, "state", "try_number", "start_date", "next_method"))
     query = select(*columns, *of_run, run.c.state.label("run_state")).join(run, _of(instance, run))
     return query.where(*wanted.conditions(instance, run))
 
@@ -124,7 +124,7 @@ def _dag_run() -> Any:
 
 
 def _task_instance() -> Any:
-    return _table("task_instance", *_PLACE, "id", "state", "try_number", "start_date")
+    return _table("task_instance", *_PLACE, "id", "state", "try_number", "start_date", "next_method")
 
 
 def _table(name: str, *columns: str) -> Any:

@@ -134,8 +134,10 @@ def _of_run(row: Row) -> dict[str, Any]:
 
 def _started(row: Row) -> datetime | None:
     """Return when the first try began since the last clear; None if none has."""
-    # Airflow gives a start to what it skips or fails without a process (models/taskinstance.py, set_state).
-    begun = row["start_date"] if row["try_number"] and row["state"] not in _NOT_BEGUN else None
+    # Airflow gives a start to what it skips or fails without a process (models/taskinstance.py, set_state). What was
+    # deferred and waits for a worker again has begun.
+    has_begun = row["try_number"] and (row["state"] not in _NOT_BEGUN or row["next_method"] is not None)
+    begun = row["start_date"] if has_begun else None
     starts = [start for start in (begun, row["earlier_start"]) if start is not None]
     return min(starts, default=None)
 
