@@ -364,6 +364,32 @@ def test_the_ledger_knows_of_a_job_that_never_ran(here, ledger, state):
     assert time.time_ns() < job.next_due_ns <= time.time_ns() + DAY
 
 
+def next_due(here):
+    (one,) = json.loads(here("sla", "--json")[1])["models"]
+    return one["next_due"] and datetime.fromisoformat(one["next_due"]), one["overdue"]
+
+
+@pytest.mark.parametrize("is_known_here", [True, False])
+@pytest.mark.parametrize("is_late", [True, False])
+def test_a_job_is_due_next_after_it_began_last(here, ledger, state, is_known_here, is_late):
+    schedule, due_ns = daily(timedelta(hours=2))
+    job = noted(state, schedule=schedule, ago_ns=7 * DAY)
+    began(ledger, "score", time.time_ns() - (3 if is_late else 1) * HOUR)
+    if not is_known_here:
+        # What it said of the next time was long ago.
+        ledger.apply(declaring.declared(job, due_ns - 5 * DAY))
+        known.forget(state, "score")
+    due, overdue = next_due(here)
+    assert unix_ns(due) == (due_ns if is_late else due_ns + DAY)
+    assert overdue == is_late
+
+
+def test_a_job_that_is_due_at_no_time_that_can_be_told_has_no_next_time(here, ledger, state):
+    noted(state, schedule="@reboot")
+    began(ledger, "score", time.time_ns() - HOUR)
+    assert next_due(here) == (None, False)
+
+
 def test_a_job_of_the_catalog_is_expected_as_long_as_it_is_there(here, ledger, state, file):
     catalog = file("models:\n  - name: score\n    schedule: '@daily'\n    timezone: UTC\n", "catalog.yaml")
     assert here("check", "--catalog", catalog)[0] == 0

@@ -16,6 +16,7 @@ from typing import Any
 from batch_observability.cli.options import add_filters, duration, is_blank, load_settings, refuse_unknown
 from batch_observability.cli.standing import Line, lines_of
 from batch_observability.cli.words import aligned, document, finite, one_line, rough
+from batch_observability.cron.known import known as known_jobs
 from batch_observability.sla.promises import nanoseconds
 from batch_observability.sla.telling import clock
 
@@ -52,7 +53,8 @@ def _run(options: argparse.Namespace) -> int:
     try:
         if not is_blank(settings):
             ledger = Ledger(settings.ledger, settings.ledger_timeout)
-            lines = lines_of(ledger, since_ns, now_ns, model=options.model, owner=options.owner)
+            jobs = known_jobs(settings.state_path)
+            lines = lines_of(ledger, jobs, since_ns, now_ns, model=options.model, owner=options.owner)
             known = {} if lines else {name: model for name, (model, _, _) in ledger.newest_successes().items()}
         if not lines:
             refuse_unknown(options, known)

@@ -5,13 +5,15 @@ How models stand: what the ledger has counted, as shares, budgets and one word f
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING
 
 from batch_observability.cli.words import rough
+from batch_observability.cron.expected import next_due
+from batch_observability.cron.known import KnownJob
 from batch_observability.ledger.records import ModelStanding, PromiseRow
 from batch_observability.model import SLA
 from batch_observability.objective import OBJECTIVES, ModelError, format_duration
@@ -81,9 +83,19 @@ class Line:
         return min(broken, key=broken.__getitem__, default="")
 
 
-def lines_of(ledger: Ledger, since_ns: int, now_ns: int, *, model: str = "", owner: str = "") -> list[Line]:
+def lines_of(
+    ledger: Ledger, jobs: Mapping[str, KnownJob], since_ns: int, now_ns: int, *, model: str = "", owner: str = ""
+) -> list[Line]:
     """
     Return how models stand, by name; all, or the model or those of the owner that is given.
+
+    Args:
+        ledger: what has happened.
+        jobs: that are due on this host.
+        since_ns: beginning of the window,
+        now_ns: and its end.
+        model: name of the one to return.
+        owner: whose to return.
 
     Raises:
         LedgerError: if the ledger cannot be asked.
@@ -91,6 +103,11 @@ def lines_of(ledger: Ledger, since_ns: int, now_ns: int, *, model: str = "", own
     recent_ns = now_ns - (now_ns - since_ns) // _RECENT
     standings = ledger.attainment(since_ns, recent_ns, model=model, owner=owner)
     at_risk = _at_risk(ledger, standings)
+    due = next_due(ledger, jobs, {one.name: one.last_start_ns for one in standings})
+    standings = [
+        replace(one, next_due_ns=min(due[one.name], one.next_due_ns or due[one.name])) if one.name in due else one
+        for one in standings
+    ]
     return [_line(one, at_risk.get(one.name), now_ns) for one in standings]
 
 

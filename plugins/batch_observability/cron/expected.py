@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -66,25 +67,48 @@ def expected(
     return found, declared
 
 
+def next_due(ledger: Ledger, here: Mapping[str, KnownJob], begun: Mapping[str, int | None]) -> dict[str, int]:
+    """
+    Return by model when its jobs are due next that nobody has begun; in the past if it is late.
+
+    Args:
+        ledger: is asked for jobs of other hosts.
+        here: jobs that are due on this host.
+        begun: models to look at, and when their newest run began, None if there is none.
+    """
+    elsewhere = (_of_ledger(one) for one in ledger.jobs(SOURCE) if one.name not in here and one.schedule)
+    found: dict[str, int] = {}
+    for job in (*here.values(), *elsewhere):
+        name = job.model["name"]
+        if name not in begun:
+            continue
+        with suppress(ScheduleError):
+            upcoming = schedule_of(job).next(_moment(max(job.since_ns, begun[name] or 0)))
+            if upcoming is not None:
+                found[name] = min(unix_ns(upcoming), found.get(name, unix_ns(upcoming)))
+    return found
+
+
 def _elsewhere(scheduled: Iterable[Scheduled], here: Collection[str], since: datetime) -> Iterator[_Due]:
     """Yield the jobs of other hosts, since what they were to do next when they were heard of last."""
     for one in scheduled:
-        if one.name in here or not one.schedule or one.next_due_ns is None:
-            continue
-        fields = one.schedule.split(" ")
-        count = 1 if fields[0].startswith("@") else 5
-        schedule, timezone = " ".join(fields[:count]), " ".join(fields[count:])
-        job = KnownJob(
-            name=one.name,
-            model=one.model,
-            schedule=schedule,
-            timezone=timezone,
-            since_ns=one.since_ns,
-            by="ledger",
-            upcoming=[],
-        )
-        # What is due at a moment is due after the one before.
-        yield _Due(job, max(since, _moment(one.next_due_ns) - timedelta(microseconds=1)))
+        if one.name not in here and one.schedule and one.next_due_ns is not None:
+            # What is due at a moment is due after the one before.
+            yield _Due(_of_ledger(one), max(since, _moment(one.next_due_ns) - timedelta(microseconds=1)))
+
+
+def _of_ledger(one: Scheduled) -> KnownJob:
+    fields = one.schedule.split(" ")
+    count = 1 if fields[0].startswith("@") else 5
+    return KnownJob(
+        name=one.name,
+        model=one.model,
+        schedule=" ".join(fields[:count]),
+        timezone=" ".join(fields[count:]),
+        since_ns=one.since_ns,
+        by="ledger",
+        upcoming=[],
+    )
 
 
 def _slots(due: _Due, runs: Iterable[CronRun], env: str, now: datetime) -> Iterator[Expected]:

@@ -196,7 +196,8 @@ def _add_tasks(connection: Connection, found: Found) -> None:
     states: dict[str, set[str]] = defaultdict(set)
     for row in connection.execute(tables().tasks.select()):
         name = columns.name_of(json.loads(row.definition))
-        due[name] += [row.next_due_ns] if row.next_due_ns is not None else []
+        # What was told of a job is from when somebody looked last, which may be long ago: its schedule knows better.
+        due[name] += [row.next_due_ns] if row.dag_id and row.next_due_ns is not None else []
         states[name] |= {row.state} - {""}
     for name, one in found.items():
         one |= {"next_due_ns": min(due[name], default=None), "state": ", ".join(sorted(states[name]))}

@@ -183,7 +183,7 @@ class ModelStanding:
         kept, broken: judgements by objective.
         succeeded, failed: runs that ended for good in the window; `recent_` in the end of it.
         last_outcome: None if the newest run is open, or if there is none.
-        next_due_ns: of that one of its tasks that is due first.
+        next_due_ns: of that one of its tasks in Airflow that is due first.
         state: why its tasks will not run, "" if they will.
         open: breaches that have not recovered, newest first; whenever they were.
     """
