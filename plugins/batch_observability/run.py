@@ -14,17 +14,17 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import timedelta
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from batch_observability import failure, schema
-from batch_observability.ambient import Place, ambient_span
+from batch_observability.ambient import ambient_span
 from batch_observability.channel import Channel, Frame
 from batch_observability.context import RUN_VARIABLE, RunContext, log_fields
 from batch_observability.guard import guarded
 from batch_observability.ids import derive_span_id, hex_trace_id
 from batch_observability.objective import ModelError, format_duration, parse_duration
 from batch_observability.redact import redact_text
+from batch_observability.stages import Stage, common, still_open
 
 __all__ = ["Run", "RunContext", "Stage", "current_run", "log_fields", "set_current_run"]
 
@@ -32,33 +32,6 @@ _MAX_TEXT = 4000
 
 # From outside to inside. Generators and tasks end stages in any order: some of these may have ended.
 _stages: ContextVar[tuple[Stage, ...]] = ContextVar("batch_model_stages", default=())
-
-
-class Stage:
-    """A named part of a run, a context manager from `Run.stage`. Ends as an error if its block raises."""
-
-    def __init__(self, run: Run, name: str) -> None:
-        self._run = run
-        self.name = name
-        self.span_id = 0
-        self._began = 0.0
-        self._ended: float | None = None
-        self._fields: dict[str, Any] = {}
-        self._ambient: Place | None = None
-
-    @property
-    def duration_s(self) -> float:
-        """Seconds since the stage began, or that it took."""
-        return (self._ended or time.monotonic()) - self._began if self._began else 0.0
-
-    def __enter__(self) -> Self:
-        self._began, self._ended = time.monotonic(), None
-        self._run._enter(self)  # noqa: SLF001  (Run and Stage are one thing in two classes)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._ended = time.monotonic()
-        self._run._exit(self, error)  # noqa: SLF001
 
 
 class Run:
@@ -114,13 +87,17 @@ class Run:
 
     @property
     def current_stage(self) -> Stage | None:
-        """The innermost open stage here; in a thread that opened none, the innermost of the main flow."""
+        """
+        The innermost open stage here; in a thread that opened none, that of the main thread.
+
+        Where tasks of asyncio have stages open side by side, it is the one around all of them.
+        """
         here = _stages.get()
         if here and here[-1]._ended is None and here[-1]._run is self:  # noqa: SLF001  (most often so)
             return here[-1]
-        mine = [stage for stage in _still_open(here) if stage._run is self]  # noqa: SLF001
+        mine = [stage for stage in still_open(here) if stage._run is self]  # noqa: SLF001
         if not mine and threading.current_thread() is not threading.main_thread():
-            mine = _still_open(self._main_stages)
+            mine = common(still_open(self._main_stages))
         return mine[-1] if mine else None
 
     def stage(self, name: str) -> Stage:
@@ -234,15 +211,15 @@ class Run:
         if self.context is None:
             return
         stage.name = self._redact(stage.name)
-        here, outer = _still_open(_stages.get()), self.current_stage
+        here, outer = still_open(_stages.get()), self.current_stage
         with self._lock:
             self._stages_begun += 1
             number = self._stages_begun
             if threading.current_thread() is threading.main_thread():
-                self._main_stages = (*_still_open(self._main_stages), stage)
+                self._main_stages = (*still_open(self._main_stages), stage)
         stage.span_id = derive_span_id(schema.STAGE, self.context.span_id, self.context.start_ns, os.getpid(), number)
         stage._fields = {**self._fields, schema.LOG_SPAN_ID: str(stage.span_id), schema.LOG_STAGE: stage.name}
-        stage._ambient = ambient_span()  # noqa: SLF001
+        stage._ambient, stage._outer = ambient_span(), outer  # noqa: SLF001
         _stages.set((*here, stage))
         self.tell("stage", id=stage.span_id, name=stage.name[:200], parent=outer.span_id if outer else 0)
 
@@ -250,9 +227,9 @@ class Run:
     def _exit(self, stage: Stage, error: BaseException | None) -> None:
         if self.context is None:
             return
-        _stages.set(tuple(_still_open(_stages.get())))
+        _stages.set(tuple(still_open(_stages.get())))
         with self._lock:
-            self._main_stages = tuple(_still_open(self._main_stages))
+            self._main_stages = tuple(still_open(self._main_stages))
         self.tell("stage_end", id=stage.span_id, error=self.describe(error))
 
     def describe(self, error: BaseException | str | None) -> dict[str, str] | None:
@@ -269,10 +246,6 @@ class Run:
         self._totals = dict.fromkeys(self._totals, 0)
         # The run is the parent's.
         self._reobserve = None
-
-
-def _still_open(stages: tuple[Stage, ...]) -> list[Stage]:
-    return [stage for stage in stages if stage._ended is None]  # noqa: SLF001
 
 
 _INERT = Run()

@@ -428,6 +428,14 @@ def test_printed_lines_are_whole_lines_at_their_level(logs):
     ]
 
 
+def test_the_lines_of_a_private_key_that_is_printed_are_masked(logs):
+    observe()
+    body = "\n".join(uuid.uuid4().hex for _ in range(5))
+    kind = "PRIVATE KEY"
+    print(f"before\n-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\nafter")
+    assert [line["event"] for line in logs.lines] == ["before", *["***"] * 7, "after"]
+
+
 def test_what_stands_in_for_stdout_is_a_stream(logs, tmp_path, monkeypatch):
     with (tmp_path / "out").open("w", encoding="utf-8") as file:
         monkeypatch.setattr(sys, "stdout", file)

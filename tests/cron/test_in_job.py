@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import uuid
 
 import pytest
 
@@ -105,6 +106,20 @@ def test_a_logger_writes_json_lines_of_the_run_and_nobody_elses_lines_change():
     assert (line["event"], line["logger"], line["rows"]) == ("ours", "mine", 3)
     assert (line["dd.trace_id"], line["dd.span_id"]) == (told["dd.trace_id"], told["dd.span_id"])
     assert (plain, ran.stdout) == ("plain", b"")
+
+
+def test_what_a_job_prints_is_masked_line_by_line(monkeypatch):
+    monkeypatch.setenv("BATCHOBS_LOG_REDACT", r"ACC-\d+")
+    body = [uuid.uuid4().hex for _ in range(3)]
+    kind = "PRIVATE KEY"
+    code = (
+        f"print('before', '-----BEGIN {kind}-----', *{body!r}, '-----END {kind}-----', 'after ACC-12', sep=chr(10))\n"
+        'print(\'{"event": "paid", "account": "ACC-34", "password": "x"}\')'
+    )
+    run("--model", "churn", "--", *of_python(code))
+    *lines, paid = captured("churn")
+    assert [line["event"] for line in lines] == ["before", *["***"] * 5, "after ***"]
+    assert (paid["event"], paid["account"], paid["password"]) == ("paid", "***", "***")
 
 
 def test_a_line_is_shipped_once(otlp, monkeypatch):

@@ -50,6 +50,11 @@ def main() -> None:
     del SchedulerJobRunner
     listeners = get_listener_manager().pm.get_plugins()
     names = sorted(getattr(listener, "__name__", type(listener).__name__) for listener in listeners)
+    if "batch_observability.airflow.listener" in names:
+        from batch_observability.airflow import observed
+
+        # Our listener does it when the scheduler starts; and starts a helper there, which has nothing to do here.
+        observed.load()
     time_supervisor(json.loads(os.environ["BENCH_AGENTS"]))
     time_task_process()
     commands = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

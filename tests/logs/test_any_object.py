@@ -11,7 +11,9 @@ import fractions
 import json
 import logging
 import pathlib
+import secrets
 import threading
+import time
 import types
 import uuid
 
@@ -341,6 +343,65 @@ def test_what_can_be_kept_is_kept():
 
 def test_keys_that_look_the_same_are_all_there():
     assert len(plain({1: "a", "1": "b", 1.5: "c", "1.5": "d"})) == 4
+
+
+class Nameless(type):
+    """A class that cannot say what it is called."""
+
+    __name__ = property(lambda cls: 1 / 0)
+
+
+def test_an_object_that_cannot_be_named_is_no_reason_not_to_log(written):
+    class Held(metaclass=Nameless):
+        def __repr__(self):
+            raise RuntimeError("no")
+
+    get_logger("any").info("x", held=Held(), number=2**64, digits=10**5000, shared=[2**64])
+    get_logger("any").info(Held())
+    first, second = written.records()
+    assert "cannot be printed" in first["held"]
+    assert first["number"] == hex(2**64)
+    assert first["shared"] == [hex(2**64)]
+    assert first["digits"].startswith("0x")
+    assert "cannot be printed" in second["event"]
+
+
+def test_a_name_that_cannot_be_printed_is_no_reason_not_to_log(written):
+    get_logger(Failing()).info("x")
+    assert "cannot be printed" in written.record()["logger"]
+
+
+def test_near_the_end_of_the_stack_each_line_is_valid(written):
+    def deeper(left):
+        try:
+            get_logger("any").info("deep", left=left, held=[{"a": [1]}])
+        except RecursionError:
+            # There is no room for the call itself.
+            return
+        deeper(left + 1)
+
+    deeper(0)
+    assert len(written.records()) > 100
+
+
+def test_much_that_will_be_cut_costs_little(written):
+    began = time.process_time()
+    get_logger("any").info("many", docs=["y" * 1_000_000] * 200, token=secrets.token_hex())
+    get_logger("any").info("one", a=1, doc="password=x " * 500_000)
+    assert time.process_time() - began < 2
+    many, one = written.records()
+    assert all(len(line) <= Settings().log_max_bytes for line in written.stream.getvalue().splitlines())
+    assert one["doc"].startswith("password=*** ")
+    assert "[cut: 1,000,000 characters]" in json.dumps(many, ensure_ascii=False)
+
+
+def test_a_short_value_beside_a_long_one_is_whole(written):
+    get_logger("any").info("x" * 2_000_000, doc="y" * 2_000_000, note="z" * 100, last={"a": "b" * 3000})
+    record = written.record()
+    assert record["note"] == "z" * 100
+    assert "[cut: " in record["doc"]
+    # No part of it: that might be half of a secret.
+    assert record["last"] == {"a": "… [cut: 3,000 characters]"}
 
 
 def test_what_is_left_out_says_so():

@@ -74,6 +74,14 @@ def test_a_message_does_not_move_the_cursor(terminal):
     assert "\\x1b[2Jgone\\r" in terminal.getvalue()
 
 
+def test_a_message_of_several_lines_does_not_look_like_several(terminal):
+    log.info("first\n 12:00:00 forged", **{"\x1b[2Jname\nforged": 1})
+    _, second = terminal.getvalue().splitlines()
+    assert second.startswith("   12:00:00 forged")
+    assert "\x1b" not in terminal.getvalue()
+    assert '"\\u001b[2Jname\\nforged"=1' in second
+
+
 def test_secrets_are_masked(terminal):
     secret = "hunter2" + "hunter2"
     log.info("login", password=secret, url=f"https://me:{secret}@host")

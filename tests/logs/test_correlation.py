@@ -73,6 +73,28 @@ def test_tasks_of_asyncio_are_each_in_their_own(written, run):
     assert all(place(record) == expected[record["event"]] for record in records)
 
 
+def test_a_thread_that_tasks_of_asyncio_share_is_in_the_stage_around_them(written, run):
+    async def part(name: str, barrier: asyncio.Barrier) -> None:
+        with run.stage(name), run.stage(f"{name}-inner"):
+            await barrier.wait()
+            await asyncio.get_running_loop().run_in_executor(None, log.info, name)
+            await asyncio.to_thread(log.info, name)
+            await barrier.wait()
+
+    async def all_parts() -> None:
+        barrier = asyncio.Barrier(2)
+        with run.stage("all"):
+            await asyncio.gather(*(part(name, barrier) for name in "ab"))
+        with run.stage("one"), run.stage("alone"):
+            await asyncio.get_running_loop().run_in_executor(None, log.info, "alone")
+
+    asyncio.run(all_parts())
+    stages = [(record["event"], record["batch_model.stage"]) for record in written.records()]
+    assert sorted(stages) == [
+        ("a", "a-inner"), ("a", "all"), ("alone", "alone"), ("b", "all"), ("b", "b-inner"),
+    ]  # fmt: skip
+
+
 def test_a_forked_child_is_in_the_stage_of_its_parent(logging_put_back, run, tmp_path):
     from tests.logs.forked import logged_by_child
 

@@ -351,6 +351,13 @@ def test_a_pattern_does_not_part_a_line_from_its_trace():
     assert told == {**event, "event": f"card {MASK}"}
 
 
+def test_a_pattern_sees_numbers():
+    masking = Masking([r"\d{16}"])
+    event = {"event": "paid", "card": 4000111122223333, "list": [4000111122223333], "rows": 3, "share": 0.5, "ok": True}
+    masked = {**event, "card": MASK, "list": [MASK]}
+    assert json.loads(masking.line(json.dumps(event))) == masking.event(event) == masked
+
+
 def test_what_somebody_else_knows_is_masked():
     value = f'{secret()}"{secret()}'
     masking = Masking(known=lambda text: text.replace(value, MASK))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,7 +28,9 @@ OUTSIDE = {
     "broken": "start_within",
 }
 LIMIT_S = {**dict.fromkeys(IN_RUN, 5), **dict.fromkeys(OUTSIDE, 90)}
-TRIGGERED = ("healthy", "overruns", "too_fast", "native", "waits_for_pool", "deferred", "retried", "mapped")
+# What `resumed` promises to start within.
+RESUMED_S = 60
+TRIGGERED = ("healthy", "overruns", "too_fast", "native", "waits_for_pool", "deferred", "resumed", "retried", "mapped")
 
 
 class Told:
@@ -58,6 +61,11 @@ class Told:
         return [e for e in self._dogstatsd.events() if e.alert_type == alert_type and f"model:{model}" in e.tags]
 
 
+def _state(airflow, dag_id, runs):
+    (instance,) = airflow.task_instances(dag_id, runs[dag_id])
+    return instance["state"]
+
+
 def _when(text):
     return datetime.fromisoformat(text)
 
@@ -74,16 +82,24 @@ def told(tmp_path_factory):
     }
     with stand(folder, **extra) as running:
         airflow = running.airflow
-        airflow.api("pools", "POST", {"name": "closed", "slots": 0, "include_deferred": False})
+        for pool, slots in (("closed", 0), ("narrow", 1)):
+            airflow.api("pools", "POST", {"name": pool, "slots": slots, "include_deferred": False})
         for dag_id in (*TRIGGERED, "paused", "broken"):
             airflow.wait_for_dag(dag_id)
         (folder / "broken.py").write_text("raise RuntimeError('this DAG file of Airflow is broken')\n", "utf-8")
         wait_until(airflow.import_errors, "the file is broken", 60)
         assert datetime.now(UTC) < due, "too slow a machine: the file was to be broken before its run is due"
         runs = {dag_id: airflow.trigger(dag_id) for dag_id in TRIGGERED}
+        began = time.time()
+        wait_until(lambda: _state(airflow, "resumed", runs) == "deferred", "it has begun", 60)
+        # It started in time, and is not late because it has to wait for a worker again.
+        airflow.api("pools/narrow", "PATCH", {"pool": "narrow", "slots": 0, "include_deferred": False})
         of_stand = Told(running)
         wait_until(lambda: of_stand.broken() >= {*IN_RUN, *OUTSIDE}, "all are broken", 400, of_stand.broken, every=1)
-        airflow.api("pools/closed", "PATCH", {"pool": "closed", "slots": 5, "include_deferred": False})
+        wait_until(lambda: time.time() > began + RESUMED_S + LIMIT_S["deferred"], "all promises are over", 120)
+        assert _state(airflow, "resumed", runs) == "scheduled"
+        for pool in ("closed", "narrow"):
+            airflow.api(f"pools/{pool}", "PATCH", {"pool": pool, "slots": 5, "include_deferred": False})
         for dag_id, run_id in runs.items():
             assert airflow.wait(dag_id, run_id, 180) == "success"
         settled(lambda: sum(bool(row["recovered_ns"]) for row in of_stand.rows()), len(OUTSIDE) + 1, "recoveries")
@@ -113,6 +129,12 @@ def test_a_model_that_keeps_its_promises_is_not_told_of(told):
     assert [row for row in told.rows() if row["model_name"] == "healthy"] == []
     assert told.counted("sla.breached", "healthy") == told.counted("sla.at_risk", "healthy") == 0
     assert told.counted("sla.checked", "healthy") == 8
+
+
+def test_a_task_that_waits_for_a_worker_again_has_started_in_time(told):
+    assert [row for row in told.rows() if row["model_name"] == "resumed"] == []
+    assert told.counted("sla.breached", "resumed") == told.counted("sla.at_risk", "resumed") == 0
+    assert told.counted("sla.checked", "resumed") == 1
 
 
 @pytest.mark.parametrize("model", ["overruns", "native", "mapped", "waits_for_pool", "deferred", "retried"])

@@ -37,6 +37,7 @@ ROOMS = (
     "reference",  # prints pages from schema and config
     "declare",
     "run",
+    "stages",
     "channel",
     "context",
     "catalog",

@@ -19,7 +19,7 @@ from batch_observability import schema
 from batch_observability.config import Settings
 from batch_observability.logs import children
 from batch_observability.logs.correlation import run_fields
-from batch_observability.logs.jsonable import plain, shortened
+from batch_observability.logs.jsonable import plain_fields, shortened
 from batch_observability.logs.masking import Masking
 from batch_observability.logs.record import LEVEL_OF_METHOD, LEVELS, beside, fields_of, level_name, message
 from batch_observability.logs.shipping import ship
@@ -107,7 +107,7 @@ class SupervisedRenderer(JSONRenderer):  # type: ignore[misc]
 
     def _safely(self, logger: Any, name: str, event_dict: EventDict) -> str | bytes:
         try:
-            record = self._masking.event(plain(dict(event_dict)))
+            record = self._masking.event(plain_fields(dict(event_dict)))
             # A lone surrogate (a file name that is not UTF-8) becomes "?": no receiver takes it.
             record = json.loads(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace"))
             return self._cut_to_size(logger, name, record)

@@ -22,8 +22,9 @@ from batch_observability.config import Settings
 from batch_observability.context import RunContext, log_fields
 from batch_observability.cron.output import Piece
 from batch_observability.ids import hex_trace_id
+from batch_observability.logs.masking import Masking
 from batch_observability.private import private_folder
-from batch_observability.redact import MASK, hinted, redact
+from batch_observability.redact import MASK, PrivateKeyLines
 
 _FOLDER = ("logs", "jobs")
 _MAX_FILE = 50_000_000
@@ -53,7 +54,8 @@ class JobLog:
         self._missed = 0
         # Where nothing is to be captured, nothing is missed.
         self._captures = self._left > 0
-        self._patterns = [re.compile(pattern) for pattern in settings.log_redact]
+        self._masking = Masking(settings.log_redact)
+        self._key_lines: dict[str, PrivateKeyLines] = {}
         self._channel = channel
         self._context = context
         self._rest: dict[str, bytes] = {}
@@ -97,6 +99,8 @@ class JobLog:
 
     def _record(self, stream: str, time_ns: int, line: bytes) -> dict[str, Any]:
         text = line[: self._most].decode("utf-8", "backslashreplace").rstrip("\r")
+        if self._key_lines.setdefault(stream, PrivateKeyLines()).holds(text):
+            return self._wrapped(stream, time_ns, _LEVELS[stream], MASK)
         if text.startswith("{"):
             with suppress(ValueError, RecursionError):
                 # What it says itself of its time and its span, it knows best.
@@ -121,8 +125,8 @@ class JobLog:
     def _write_records(self, records: list[dict[str, Any]]) -> None:
         lines = [json.dumps(record, default=str) for record in records]
         # Most output holds no secret: it is looked through as a whole.
-        if self._patterns or hinted("\n".join(lines)):
-            records = [self._masked(record) for record in records]
+        if self._masking.suspects("\n".join(lines)):
+            records = [self._masking.event(record) for record in records]
             lines = [json.dumps(record, default=str) for record in records]
         # A full disk is the job's trouble already.
         with suppress(OSError):
@@ -132,12 +136,6 @@ class JobLog:
         if self._channel is not None:
             # Nobody waits for this.
             self._channel.drain(_DRAIN_S)
-
-    def _masked(self, record: dict[str, Any]) -> dict[str, Any]:
-        masked: dict[str, Any] = redact(record)
-        for pattern in self._patterns:
-            masked[schema.LOG_EVENT] = pattern.sub(MASK, str(masked.get(schema.LOG_EVENT, "")))
-        return masked
 
     def _ship(self, record: dict[str, Any]) -> None:
         if self._channel is None:

@@ -22,6 +22,7 @@ from structlog.contextvars import get_contextvars, merge_contextvars
 from batch_observability import config
 from batch_observability.context import RUN_VARIABLE
 from batch_observability.logs.console import Console
+from batch_observability.logs.jsonable import text
 from batch_observability.logs.lines import Lines
 from batch_observability.logs.logger import Logger, set_level
 from batch_observability.logs.output import Output, open_file
@@ -221,7 +222,7 @@ class NamedLogger:
     __slots__ = ("name",)
 
     def __init__(self, name: object = "root", *_args: object) -> None:
-        self.name = name if type(name) is str else str(name)
+        self.name = text(name)
 
     def msg(self, *_args: object, **_fields: object) -> None:
         """Do nothing."""

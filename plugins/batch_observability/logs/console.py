@@ -39,14 +39,15 @@ class Console:
     def __call__(self, record: dict[str, Any]) -> str:
         """Return a record as a line, and its traceback below it."""
         level = record[schema.LOG_LEVEL]
-        event = _CONTROL.sub(lambda control: ascii(control[0])[1:-1], record[schema.LOG_EVENT])
+        # What follows in lines of its own must not look like one of ours.
+        event = _safe(record[schema.LOG_EVENT]).replace("\n", "\n  ")
         fields = {name: value for name, value in record.items() if name not in _LEFT_OUT}
         columns = [
             self._paint(DIM, _elapsed(record[schema.LOG_TIMESTAMP])),
             self._paint(BLUE, record.get(schema.LOG_STAGE, "")[:_STAGE_WIDTH].ljust(_STAGE_WIDTH)),
             self._paint(_LEVEL_COLOURS[level], level.ljust(_LEVEL_WIDTH)),
             self._paint(BRIGHT, event.ljust(_EVENT_WIDTH) if fields else event),
-            *(f"{self._paint(CYAN, name)}={self._paint(MAGENTA, _shown(value))}" for name, value in fields.items()),
+            *(f"{self._paint(CYAN, _shown(name))}={self._paint(MAGENTA, _shown(v))}" for name, v in fields.items()),
         ]
         return " ".join(columns).rstrip() + self._below(record)
 
@@ -54,8 +55,7 @@ class Console:
         if schema.LOG_ERROR_KIND not in record:
             return ""
         stack = record.get(schema.LOG_ERROR_STACK) or f"{record[schema.LOG_ERROR_KIND]}"
-        stack = _CONTROL.sub(lambda control: ascii(control[0])[1:-1], stack)
-        return "\n" + "\n".join(f"  {line}" for line in stack.rstrip().splitlines())
+        return "\n" + "\n".join(f"  {line}" for line in _safe(stack).rstrip().splitlines())
 
     def _paint(self, colour: str, text: str) -> str:
         return f"{colour}{text}{RESET_ALL}" if self._colours and text.strip() else text
@@ -76,4 +76,8 @@ def _elapsed(timestamp: str) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, str) and _PLAIN_WORD.fullmatch(value):
         return value
-    return _CONTROL.sub(lambda control: ascii(control[0])[1:-1], json.dumps(value, ensure_ascii=False))
+    return _safe(json.dumps(value, ensure_ascii=False))
+
+
+def _safe(text: str) -> str:
+    return _CONTROL.sub(lambda control: ascii(control[0])[1:-1], text)

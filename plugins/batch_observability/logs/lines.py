@@ -20,7 +20,7 @@ from batch_observability import schema
 from batch_observability.config import Settings
 from batch_observability.logs.correlation import run_fields
 from batch_observability.logs.flood import Flood, Verdict
-from batch_observability.logs.jsonable import MAX_TEXT, SCALARS, cut, plain, shortened, text
+from batch_observability.logs.jsonable import INT64, MAX_TEXT, SCALARS, cut, plain_fields, shortened, text
 from batch_observability.logs.masking import Masking
 from batch_observability.logs.record import LEVELS, beside, error_fields
 from batch_observability.logs.shipping import ship
@@ -128,24 +128,27 @@ class Lines:
             event = text(event)
         encoded = encode_basestring(event), self._encoded(fields)
         if len(encoded[0]) + len(encoded[1]) > MAX_TEXT:
-            event, fields = cut(event, MAX_TEXT), plain(fields)
+            event, fields = cut(event, MAX_TEXT), plain_fields(fields)
             encoded = encode_basestring(event), self._encoded(fields)
         if not self._masking.suspects(f"{encoded[0]} {encoded[1]}"):
             return encoded
-        masked = self._masking.event({schema.LOG_EVENT: event, **plain(fields)})
+        masked = self._masking.event({schema.LOG_EVENT: event, **plain_fields(fields)})
         return encode_basestring(text(masked.pop(schema.LOG_EVENT))), self._encoded(masked)
 
     @staticmethod
     def _encoded(fields: Mapping[str, Any]) -> str:
         if not fields:
             return ""
-        if not SCALARS.issuperset(map(type, fields.values())):
-            fields = plain(fields)
+        for value in fields.values():
+            kind = type(value)
+            if kind not in SCALARS or (kind is int and value not in INT64):
+                fields = plain_fields(fields)
+                break
         try:
             return _encode(fields)[1:-1]
         except Exception:
-            # A number that is none, or too long for Python to write.
-            return _encode(plain(fields))[1:-1]
+            # A number that is none.
+            return _encode(plain_fields(fields))[1:-1]
 
     def _whole(self, head: str, said: tuple[str, str], run: _RunPart) -> str:
         event, fields = said
@@ -184,9 +187,12 @@ class Lines:
         if part is None or part.fields is not fields:
             if len(self._run_parts) > _MAX_CACHED:
                 self._run_parts.clear()
-            masked = plain(self._masking.event(fields))
+            masked = plain_fields(self._masking.event(fields))
             encoded = f", {_encode(masked)[1:-1]}" if masked else ""
-            part = self._run_parts[id(fields)] = _RunPart(fields, encoded, _ALWAYS.union(fields))
+            part = _RunPart(fields, encoded, _ALWAYS.union(fields))
+            if masked.keys() == fields.keys():
+                # Else the stack was at its end.
+                self._run_parts[id(fields)] = part
         return part
 
     # --- Out ----------------------------------------------------------------------------------------------------

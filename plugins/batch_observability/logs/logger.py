@@ -158,6 +158,7 @@ def get_logger(name: str = "", **fields: object) -> Logger:
         name: of the logger.
         fields: that all of its lines carry.
     """
+    name = name if type(name) is str else text(name)
     named = (name,) if name else ()
     made = structlog.wrap_logger(None, wrapper_class=partial(_as_configured, name), logger_factory_args=named, **fields)
     return cast("Logger", made)

@@ -90,6 +90,10 @@ class Masking:
         if isinstance(value, list | tuple):
             items = [self._masked(inner, exempt=exempt) for inner in value]
             return items if isinstance(value, list) else tuple(items)
+        if type(value) in {int, float}:
+            # The number of a card.
+            shown = self._text_masked(str(value), exempt=exempt)
+            return value if shown == str(value) else shown
         return value
 
     def _text_masked(self, text: str, *, exempt: bool) -> str:

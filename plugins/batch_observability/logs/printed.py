@@ -16,6 +16,8 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from batch_observability.redact import MASK, PrivateKeyLines
+
 _STREAMS = (("stdout", logging.INFO), ("stderr", logging.ERROR))
 # After what user code wants to do when its process ends, and print.
 _LAST = -100
@@ -110,9 +112,14 @@ class _PrintedLines:
             self._log([rest])
 
     def _log(self, lines: list[str]) -> None:
+        key_lines = getattr(self._thread, "key_lines", None)
+        if key_lines is None:
+            key_lines = self._thread.key_lines = PrivateKeyLines()
         for line in lines:
-            if line.strip():
-                self._record(line.rstrip())
+            # The lines of a key come as records of their own.
+            shown = MASK if key_lines.holds(line) else line.rstrip()
+            if shown:
+                self._record(shown)
 
     def _record(self, line: str) -> None:
         if getattr(self._thread, "logging", False):

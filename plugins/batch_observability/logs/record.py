@@ -96,7 +96,10 @@ def beside(fields: Mapping[str, Any], ours: Mapping[str, Any] | Collection[str])
         if name not in ours:
             made[name] = value
         elif not name.startswith("dd.") and not (isinstance(ours, Mapping) and _equal(ours[name], value)):
-            made[f"{_RENAMED}{name}"] = value
+            renamed = f"{_RENAMED}{name}"
+            while renamed in fields:
+                renamed = f"{_RENAMED}{renamed}"
+            made[renamed] = value
     return made
 
 

@@ -42,10 +42,14 @@ def fail_first(**context: object) -> None:
 
 
 class Wait(BatchModelMixin, BaseOperator):
-    """Waits in the triggerer for longer than it promises."""
+    """Waits in the triggerer for a minute, unless it is said how long."""
+
+    def __init__(self, seconds: float = 60, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.seconds = seconds
 
     def execute(self, context: object) -> None:
-        self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=60)), method_name="go_on")
+        self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=self.seconds)), method_name="go_on")
 
     def go_on(self, context: object, event: object = None) -> None:
         current_run().rows(read=1, written=1)
@@ -76,6 +80,8 @@ with DAG("waits_for_pool", schedule=None):
     task(model("waits_for_pool", start_within="10s"), work, pool="closed")
 with DAG("deferred", schedule=None):
     Wait(task_id="score", model=model("deferred", finish_within="10s"))
+with DAG("resumed", schedule=None):
+    Wait(task_id="score", model=model("resumed", start_within="60s"), seconds=20, pool="narrow")
 with DAG("retried", schedule=None):
     task(model("retried", finish_within="15s"), fail_first, retries=1, retry_delay=timedelta(seconds=75))
 with DAG("mapped", schedule=None):
