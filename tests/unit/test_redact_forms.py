@@ -52,6 +52,13 @@ HIDDEN = [
     # Databases.
     "CREATE USER bob WITH PASSWORD '{}'",
     "CREATE USER bob IDENTIFIED BY '{}'",
+    'CREATE USER bob IDENTIFIED BY "{}"',
+    "SET PASSWORD FOR 'a'@'b' = '{}'",
+    "cloned with ghp_{}",
+    "asked sk-proj-{} for it",
+    "**password**: {}",
+    "`password`: `{}`",
+    "-----BEGIN PGP PRIVATE KEY BLOCK-----\n{}\n-----END PGP PRIVATE KEY BLOCK-----",
 ]
 # Without an end, or within JSON within JSON.
 ESCAPED = ['{{"headers": "{{\\"Authorization\\": \\"Basic {}\\"}}"}}', "password=Variable(name='x', value='{}"]

@@ -12,13 +12,13 @@ from itertools import pairwise
 _WORDS = frozenset({
     "password", "passwords", "passwd", "passphrase", "passcode", "pwd", "secret", "secrets", "token", "credential",
     "credentials", "creds", "apikey", "apikeys", "appkey", "accesskey", "privatekey", "secretkey", "accountkey",
-    "accesstoken", "authtoken", "clientsecret", "dbpass", "userpass", "hapikey",
+    "accesstoken", "authtoken", "clientsecret", "dbpass", "userpass", "hapikey", "passwort",
 })  # fmt: skip
 _KEYS_OF = (
     "api", "app", "application", "access", "account", "private", "encryption", "fernet", "signing", "ssh", "auth",
-    "client", "consumer", "hmac", "license", "master", "secret", "session", "shared", "storage", "subscription",
-    "decryption", "aes", "rsa", "ssl", "tls", "jwt", "anon", "aws", "azure", "gcp", "datadog", "dd", "github", "openai",
-    "anthropic", "stripe", "slack", "sendgrid", "twilio",
+    "client", "consumer", "hmac", "license", "licence", "master", "secret", "session", "shared", "storage",
+    "subscription", "decryption", "aes", "rsa", "ssl", "tls", "jwt", "anon", "aws", "azure", "gcp", "datadog", "dd",
+    "github", "openai", "anthropic", "stripe", "slack", "sendgrid", "twilio",
 )  # fmt: skip
 _TOKENS_OF = ("access", "refresh", "auth", "api", "bearer", "session")
 _PASSES_OF = ("db", "database", "user", "admin", "root", "smtp", "mail", "ftp", "ldap", "proxy", "redis", "mysql", "pg")

@@ -47,11 +47,18 @@ _COOKIE = re.compile(
     re.IGNORECASE,
 )
 _COOKIE_OBJECT = re.compile(r"(<Cookie )[^\s>=]{1,100}=[^\s>]*")
-_SQL_PASSWORD = re.compile(r"(\b(?:password|identified\s+by)\s+)'(?:[^']|'')*'", re.IGNORECASE)
+_SQL_PASSWORD = re.compile(
+    r"""(\b(?:password(?:\s+for\s+\S{1,200}\s*=)?|identified\s+by)\s+(["']))(?:(?!\2).|\2\2)*+(?=\2)""", re.IGNORECASE
+)
 _BEARER = re.compile(r"(\bbearer[ \t]+)(?=[\w.~+/-]{0,300}\d)[\w.~+/-]{16,}=*", re.IGNORECASE)
+# What GitHub, GitLab, Slack, OpenAI, Anthropic, Stripe and AWS give out.
+_VENDORS = ("ghp_", "github_pat_", "glpat-", "xoxb-", "xoxp-", "sk-proj-", "sk-ant-", "sk_live_", "akia")
+_OF_VENDOR = re.compile(rf"(?<![\w-])(?:{'|'.join(_VENDORS)})[\w-]{{16,}}", re.IGNORECASE)
 _JWT = re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
-_PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
-_KEY_BEGINS, _KEY_ENDS = (re.compile(rf"-----{word} [A-Z ]*PRIVATE KEY-----") for word in ("BEGIN", "END"))
+_PEM = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----|\Z)", re.DOTALL
+)
+_KEY_BEGINS, _KEY_ENDS = (re.compile(rf"-----{word} [A-Z ]*PRIVATE KEY") for word in ("BEGIN", "END"))
 # One whose end never comes: what follows is none of it.
 _MOST_KEY_LINES = 200
 _ELEMENT = re.compile(r"(<(?:[\w.-]+:)?([\w.-]+)(?:\s[^<>]*)?>)[^<]+(?=</)")
@@ -66,7 +73,8 @@ _AFTER_NAME = (
 )  # fmt: skip
 # In a text that was lowered: what the above need, and what a key needs.
 _HINTS = (
-    "authorization", "cookie", "bearer", "eyj", "sig=", "signature=", "private key-----", "identified by",
+    "authorization", "cookie", "bearer", "eyj", "sig=", "signature=", "private key", "identified by",
+    *_VENDORS,
 )  # fmt: skip
 _STEMS = ("pass", "pw", "secret", "token", "cred", "key")
 
@@ -75,7 +83,7 @@ _STEMS = ("pass", "pw", "secret", "token", "cred", "key")
 _KEY = re.compile(
     r"""
     (?<![\w.-])(?:
-      ([\w.-]++)(?:\[\])?(?:\\*["']){0,3}+\\*\]?[ \t]*+(?: := | => | [:=](?!=) )[ \t]*+
+      ([\w.-]++)(?:\[\])?(?:\\*["'`]|\*){0,3}+\\*\]?[ \t]*+(?: := | => | [:=](?!=) )[ \t]*+
       | --([\w.-]++)(?:["'],)?[ \t]++(?![-:=])
     )""",
     re.VERBOSE,
@@ -128,7 +136,7 @@ def redact_text(text: str) -> str:
     lower = text.lower()
     of_header = _any_in(_HINTS, lower)
     if of_header:
-        text = _JWT.sub(MASK, _PEM.sub(MASK, text))
+        text = _OF_VENDOR.sub(MASK, _JWT.sub(MASK, _PEM.sub(MASK, text)))
         for pattern in _AFTER_NAME:
             text = pattern.sub(rf"\1{MASK}", text)
     return _values_masked(text) if of_header or _any_in(_STEMS, lower) else text
@@ -157,7 +165,7 @@ class PrivateKeyLines:
 
     def holds(self, line: str) -> bool:
         """Say whether this one is, or holds one; to be asked of each."""
-        if "PRIVATE KEY-----" not in line:
+        if "PRIVATE KEY" not in line:
             self._left -= self._left > 0
             return self._left > 0
         self._left = 0 if _KEY_ENDS.search(line) else _MOST_KEY_LINES if _KEY_BEGINS.search(line) else self._left
@@ -203,9 +211,9 @@ def _says_secret(text: str, begin: int, key: str) -> bool:
     if before.endswith("\\") and key[0] in "nrt":
         # A line that begins with it, in a text whose line ends are escaped.
         return looks_secret(key[1:][-MAX_KEY:])
-    if last in {"?", "&"} and _LONG_VALUE.match(text, begin + len(key)):
+    if last in {"?", "&"}:
         # Of an interface that wants a key in the address.
-        return key.lower() == "key"
+        return key.lower() == "key" and _LONG_VALUE.match(text, begin + len(key)) is not None
     # `API key: ...`
     word = _WORD_BEFORE.search(before) if key.lower() in {"key", "keys"} else None
     return word is not None and looks_secret(f"{word[1]}_{key}")
