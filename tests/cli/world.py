@@ -99,7 +99,7 @@ CREATE TABLE dag (dag_id, bundle_name, relative_fileloc, timetable_summary, allo
     exceeds_max_non_backfill, next_dagrun, next_dagrun_create_after);
 CREATE TABLE import_error (bundle_name, filename);
 CREATE TABLE dag_run (dag_id, run_id, run_type, state, clear_number, run_after, queued_at, logical_date, end_date);
-CREATE TABLE task_instance (dag_id, run_id, task_id, map_index, id, state, try_number, start_date);
+CREATE TABLE task_instance (dag_id, run_id, task_id, map_index, id, state, try_number, start_date, next_method);
 CREATE TABLE task_instance_history (dag_id, run_id, task_id, map_index, start_date);
 CREATE TABLE task_reschedule (ti_id, start_date);
 """

@@ -76,6 +76,7 @@ def test_a_day_of_flights_is_scored_by_a_cron_job(otlp, artifacts, blizzard):
     assert len(list((artifacts / "scores" / "date=2013-02-09").iterdir())) == len(said)
 
 
+@pytest.mark.thorough
 def test_it_observes_itself_when_nothing_else_does(blizzard):
     environment = {name: value for name, value in os.environ.items() if name != "PYTEST_VERSION"}
     subprocess.run(COMMAND, env=environment, check=True, capture_output=True)

@@ -122,6 +122,7 @@ def test_what_a_job_prints_is_masked_line_by_line(monkeypatch):
     assert (paid["event"], paid["account"], paid["password"]) == ("paid", "***", "***")
 
 
+@pytest.mark.thorough
 def test_a_line_is_shipped_once(otlp, monkeypatch):
     monkeypatch.setenv("BATCHOBS_SHIP_LOGS", "1")
     configured = "from batch_observability.logs import configure_logging\nconfigure_logging()\n"

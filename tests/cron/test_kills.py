@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from batch_observability.cron import beside
 from tests.cron.jobs import COMMAND, captured, finished, lines, start, state
 from tests.cron.killing import Round, wait_for_all
 from tests.live import wait_until
@@ -118,6 +119,15 @@ def test_a_killed_observer_does_not_keep_a_job_from_being_told():
     (told,) = finished()
     assert (told["batch_model.outcome"], told["error.message"]) == ("failed", "exit code 3")
     wait_until(lambda: outcomes() == ["failed"], "the ledger has it", 30, outcomes)
+
+
+def test_an_observer_whose_first_thread_has_ended_is_not_spoken_to():
+    with subprocess.Popen(["sleep", "60"]) as child:
+        assert not beside._is_dying(child.pid)
+        child.kill()
+        # As long as nobody waits for it, it is there.
+        wait_until(lambda: beside._is_dying(child.pid), "it is known to end", 10, every=0.01)
+    assert not beside._is_dying(child.pid)
 
 
 def test_the_next_reader_tells_how_a_job_ended_whose_observer_was_killed_too():

@@ -195,6 +195,7 @@ def test_a_file_that_a_job_writes_to_is_captured_too(tmp_path):
     assert [line["event"] for line in captured("filed")] == ["one", "two"]
 
 
+@pytest.mark.thorough
 def test_what_is_more_than_the_bound_is_counted(monkeypatch):
     monkeypatch.setenv("BATCHOBS_CAPTURE_MAX_MB", "1")
     done = run("--model", "loud", "--", "sh", "-c", "yes 0123456789 | head -c 5000000")

@@ -103,6 +103,7 @@ def test_a_variable_that_a_setting_may_be_is_honoured(monkeypatch, name, value):
     assert not reads_options("--", "true")
 
 
+@pytest.mark.thorough
 def test_a_setting_that_changes_counts_for_the_next_start(monkeypatch):
     run("--model", "quiet", "--", "echo", "heard")
     assert [line["event"] for line in captured("quiet")] == ["heard"]
@@ -121,6 +122,7 @@ def test_the_variables_of_the_run_that_a_job_is_started_in_are_no_settings():
     assert len(kept()) == before + 1
 
 
+@pytest.mark.thorough
 def test_a_section_in_airflow_cfg_counts_once_it_is_there(monkeypatch, tmp_path):
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
     run("--model", "quiet", "--", "echo", "heard")

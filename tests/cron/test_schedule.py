@@ -169,6 +169,7 @@ def test_what_is_no_schedule_is_told_in_one_line(text, said):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.thorough
 @settings(max_examples=300)
 @given(st.text(max_size=30) | st.from_regex(r"[0-9*/,\-a-z@ ]{0,20}", fullmatch=True))
 def test_any_text_is_a_schedule_or_a_mistake(text):

@@ -59,6 +59,7 @@ def traces_of(agent, batches):
     return Counter(span["span_id"] for span in agent.spans() if span["trace_id"] in wanted)
 
 
+@pytest.mark.thorough
 def test_of_several_at_once_each_sends_something_else_and_every_signal_arrives_once(
     agent, dogstatsd, dispatch, addresses, tmp_path
 ):

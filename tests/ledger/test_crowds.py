@@ -13,6 +13,7 @@ from tests.ledger.crowd import crowd
 from tests.ledger.runs import ago_ns, promised
 
 
+@pytest.mark.thorough
 def test_64_processes_make_one_file_and_write_to_it(tmp_path):
     url = f"sqlite:///{tmp_path / 'state' / 'ledger.db'}"
     assert crowd(url, 64, "write", 2) == [{"answer": 2}] * 64

@@ -370,6 +370,7 @@ def test_lines_arrive_by_otlp_with_their_ids_severity_and_resource(observe, agen
         assert record["attributes"]["batch_model.stage"] == "score"
 
 
+@pytest.mark.thorough
 def test_a_killed_sidecar_loses_only_what_was_not_on_disk_and_the_next_sends_the_rest_once(observe, agent, state):
     away = {**otlp(agent), "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_EXPORTER_OTLP_TIMEOUT": "0.2"}
     away["BATCHOBS_RETRY_FOR"] = "0.5"

@@ -135,6 +135,7 @@ def test_a_process_that_dies_after_its_sidecar_did_is_left_to_the_second_layer(o
     assert log_lines(state) == []
 
 
+@pytest.mark.thorough
 def test_a_sidecar_that_dies_while_its_child_tells_the_start_is_missed_all_the_same(observe, state, silent):
     away = {"DD_TRACE_AGENT_URL": f"http://127.0.0.1:{silent}", "DD_DOGSTATSD_URL": f"unix://{state}/nowhere"}
     observed = observe("steps", BATCHOBS_RETRY_FOR="120", **QUICK, **away)

@@ -56,7 +56,7 @@ class Beside:
     def is_there(self) -> bool:
         """Whether it has not ended."""
         try:
-            return bool(self.pid) and os.waitpid(self.pid, os.WNOHANG)[0] == 0
+            return bool(self.pid) and os.waitpid(self.pid, os.WNOHANG)[0] == 0 and not _is_dying(self.pid)
         except ChildProcessError:
             # Where ended children are ignored, this one has ended.
             return False
@@ -116,6 +116,15 @@ def _set_share(nice: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _is_dying(pid: int) -> bool:
+    """Whether the first thread of a process has ended: it cannot be waited for until all have, which takes a moment."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  (pathlib takes long to load)
+            return file.read().rpartition(b")")[2].startswith(b" Z")
+    except OSError:
+        return False
 
 
 def _closed(descriptor: int) -> int:
