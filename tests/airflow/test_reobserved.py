@@ -13,7 +13,7 @@ from batch_observability.airflow import listener, observed
 from batch_observability.sidecar.journal import run_ids
 from tests.airflow import fakes
 from tests.airflow.spooled import RUN, STAGE, points, spans
-from tests.live.processes import wait_until
+from tests.live.processes import is_over, wait_until
 
 
 class Score(BatchModelMixin, BaseOperator):
@@ -69,7 +69,7 @@ def kill(sidecars):
     """Kill the sidecar once it is alone, that is, once its child has told the start."""
     (sidecar,) = wait_until(lambda: len(sidecars()) == 1 and sidecars(), "there is one sidecar", 30, sidecars)
     sidecar.kill()
-    wait_until(lambda: not sidecars(), "it is gone", 10, sidecars, every=0.02)
+    wait_until(lambda: is_over(sidecar), "it is gone", 10, sidecars, every=0.02)
 
 
 def until_known(state, name):

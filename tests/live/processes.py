@@ -289,3 +289,11 @@ def _mark(process: psutil.Process) -> str | None:
         return process.environ().get(FAMILY)
     except (psutil.Error, OSError):
         return None
+
+
+def is_over(process: psutil.Process) -> bool:
+    """Whether a process has ended with all its threads: a zombie whose last one still ends has its descriptors open."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE and len(list(Path(f"/proc/{process.pid}/task").iterdir())) <= 1
+    except (psutil.NoSuchProcess, OSError):
+        return True

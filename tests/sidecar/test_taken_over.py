@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-import psutil
 import pytest
 
 from tests.live import wait_until
+from tests.live.processes import is_over
 from tests.sidecar.frames import log_lines
 from tests.sidecar.ledger_rows import rows
 
@@ -49,14 +49,7 @@ def kill_sidecars(observed):
     for sidecar in sidecars:
         sidecar.kill()
     # Its command line goes first, its end of the socket later.
-    wait_until(lambda: all(map(is_gone, sidecars)), "the sidecar is gone", 10, every=0.02)
-
-
-def is_gone(process):
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+    wait_until(lambda: all(map(is_over, sidecars)), "the sidecar is gone", 10, every=0.02)
 
 
 @pytest.fixture
