@@ -219,7 +219,7 @@ class Run:
                 self._main_stages = (*still_open(self._main_stages), stage)
         stage.span_id = derive_span_id(schema.STAGE, self.context.span_id, self.context.start_ns, os.getpid(), number)
         stage._fields = {**self._fields, schema.LOG_SPAN_ID: str(stage.span_id), schema.LOG_STAGE: stage.name}
-        stage._ambient, stage._outer = ambient_span(), outer  # noqa: SLF001
+        stage._ambient, stage._around = ambient_span(), tuple(here)  # noqa: SLF001
         _stages.set((*here, stage))
         self.tell("stage", id=stage.span_id, name=stage.name[:200], parent=outer.span_id if outer else 0)
 

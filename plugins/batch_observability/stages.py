@@ -32,14 +32,13 @@ class Stage:
         self._ended: float | None = None
         self._fields: dict[str, Any] = {}
         self._ambient: Place | None = None
-        self._outer: Stage | None = None
+        # From outside to inside, when it began.
+        self._around: tuple[Stage, ...] = ()
 
     @property
     def _outer_open(self) -> Stage | None:
-        outer = self._outer
-        while outer is not None and outer._ended is not None:  # noqa: SLF001
-            outer = outer._outer  # noqa: SLF001
-        return outer
+        around = still_open(self._around)
+        return around[-1] if around else None
 
     @property
     def duration_s(self) -> float:

@@ -60,6 +60,10 @@ def logging_put_back(monkeypatch):
     yield
     configuring.finish()
     configuring._configured = None
+    if configuring._file is not None:
+        # Else it is complained of when it is collected: in a line of whatever test that happens in.
+        configuring._file.close()
+        configuring._file = None
     children.carry_no_more()
     logging.captureWarnings(capture=False)
     root.handlers, root.level = handlers, level

@@ -95,6 +95,21 @@ def test_a_thread_that_tasks_of_asyncio_share_is_in_the_stage_around_them(writte
     ]  # fmt: skip
 
 
+@pytest.mark.timeout(30)
+def test_a_thread_beside_stages_that_are_opened_within_themselves_can_log(written, run):
+    outer, inner, last = (run.stage(name) for name in ("outer", "inner", "last"))
+    outer.__enter__()
+    inner.__enter__()
+    outer.__enter__()
+    last.__enter__()
+    for stage in (inner, outer):
+        stage.__exit__(None, None, None)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(log.info, "from a thread").result()
+    last.__exit__(None, None, None)
+    assert written.record()["batch_model.stage"] == "last"
+
+
 def test_a_forked_child_is_in_the_stage_of_its_parent(logging_put_back, run, tmp_path):
     from tests.logs.forked import logged_by_child
 
